@@ -1,0 +1,184 @@
+"""Polars, pandas and Arrow tables as Arrow IPC streams, and back.
+
+Owns which tables Arrow keeps exactly, and which reader may see which bytes. Polars' own IPC reader
+aborts the process on hostile bytes, so it is given only streams whose signature has verified; all
+others go through pyarrow, which checks them in full. Imports a table library only to read a table
+of that library.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import io
+import sys
+from typing import Any, Final
+
+from rushlight.errors import MissingExtra
+
+POLARS_FRAME: Final = "polars.DataFrame"
+POLARS_SERIES: Final = "polars.Series"
+PANDAS_FRAME: Final = "pandas.DataFrame"
+PANDAS_SERIES: Final = "pandas.Series"
+ARROW_TABLE: Final = "pyarrow.Table"
+ARROW_BATCH: Final = "pyarrow.RecordBatch"
+ARROW_CHUNKED: Final = "pyarrow.ChunkedArray"
+ARROW_ARRAY: Final = "pyarrow.Array"
+
+#: An Arrow extension type of pyarrow < 14.0.1 that unpickles its metadata when read (CVE-2023-47248).
+_PICKLING_TYPE: Final = b"arrow.py_extension_type"
+#: Content of an object column that Arrow gives back as the same Python objects.
+_OBJECTS_KEPT: Final = ({str}, {bytes}, {datetime.date})
+
+
+def pack(value: Any) -> tuple[str, Any, bytes] | None:
+    """Kind, name (of a Series) and IPC stream; None for a value Arrow would not give back as it was.
+
+    Raises MissingExtra for a pandas table without pyarrow.
+    """
+    library = type(value).__module__.partition(".")[0]
+    if library == "polars":
+        return _pack_polars(value)
+    if library == "pandas":
+        return _pack_pandas(value)
+    return _pack_arrow(value)
+
+
+def unpack(kind: str, name: Any, data: bytes, *, verified: bool) -> Any:
+    """The table. ``data`` may be anything unless ``verified``; what cannot be read raises."""
+    if kind == POLARS_FRAME:
+        return _polars(data, verified)
+    if kind == POLARS_SERIES:
+        return _polars(data, verified).to_series(0)
+    table = _read(data, verified=verified)
+    if kind in (PANDAS_FRAME, PANDAS_SERIES):
+        _library("pandas", "rushlight[pandas]")
+        frame = table.to_pandas()
+        return frame if kind == PANDAS_FRAME else frame.iloc[:, 0].rename(name)
+    if kind == ARROW_TABLE:
+        return table
+    if kind == ARROW_BATCH:
+        return _only_batch(table)
+    if kind == ARROW_CHUNKED:
+        return table.column(0)
+    if kind == ARROW_ARRAY:
+        return _only_array(table)
+    raise ValueError("not a kind of table")
+
+
+def _library(name: str, install: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        message = f"a table of {name} needs it installed: pip install '{install}'"
+        raise MissingExtra(message, extra=name) from error
+
+
+def _pack_polars(value: Any) -> tuple[str, Any, bytes] | None:
+    pl = sys.modules["polars"]
+    if type(value) is pl.Series:
+        kind, frame = POLARS_SERIES, value.to_frame()
+    elif type(value) is pl.DataFrame:
+        kind, frame = POLARS_FRAME, value
+    else:
+        return None
+    # Python objects would be written as their addresses.
+    if any(_holds_objects(pl, dtype) for dtype in frame.dtypes):
+        return None
+    buffer = io.BytesIO()
+    frame.write_ipc_stream(buffer)
+    return kind, None, buffer.getvalue()
+
+
+def _holds_objects(pl: Any, dtype: Any) -> bool:
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_objects(pl, field.dtype) for field in dtype.fields)
+    inner = getattr(dtype, "inner", None)
+    return bool(dtype == pl.Object) or (inner is not None and _holds_objects(pl, inner))
+
+
+def _polars(data: bytes, verified: bool) -> Any:
+    pl = _library("polars", "rushlight")
+    if verified:
+        return pl.read_ipc_stream(io.BytesIO(data))
+    table = _read(data, verified=False)
+    frame = pl.from_arrow(table)
+    frame.columns = table.column_names
+    return frame
+
+
+def _pack_pandas(value: Any) -> tuple[str, Any, bytes] | None:
+    pd = sys.modules["pandas"]
+    if type(value) is pd.Series:
+        kind, name, frame = PANDAS_SERIES, value.name, value.rename("0").to_frame()
+    elif type(value) is pd.DataFrame:
+        kind, name, frame = PANDAS_FRAME, None, value
+    else:
+        return None
+    pa = _library("pyarrow", "rushlight[pandas]")
+    if not all(_objects_kept(frame.iloc[:, at]) for at in range(frame.shape[1])):
+        return None
+    try:
+        table = pa.Table.from_pandas(frame)
+        if not _same_schema(table.slice(0, 0).to_pandas(), frame):
+            return None
+    except (pa.ArrowException, ValueError, TypeError, NotImplementedError):
+        return None
+    return kind, name, _stream(pa, table)
+
+
+def _objects_kept(column: Any) -> bool:
+    return column.dtype != object or set(map(type, column)) - {type(None)} in (set(), *_OBJECTS_KEPT)
+
+
+def _same_schema(back: Any, frame: Any) -> bool:
+    """Whether a table read back (without its rows) has the labels and types of the one written."""
+    same_index = type(back.index) is type(frame.index) and (
+        back.index.dtype == frame.index.dtype and list(back.index.names) == list(frame.index.names)
+    )
+    return bool(
+        same_index
+        and back.columns.identical(frame.columns)
+        and list(back.dtypes) == list(frame.dtypes)
+        and back.attrs == frame.attrs
+    )
+
+
+def _pack_arrow(value: Any) -> tuple[str, Any, bytes] | None:
+    pa = sys.modules["pyarrow"]
+    if isinstance(value, pa.Table):
+        return ARROW_TABLE, None, _stream(pa, value)
+    if isinstance(value, pa.RecordBatch):
+        return ARROW_BATCH, None, _stream(pa, pa.Table.from_batches([value]))
+    if isinstance(value, pa.ChunkedArray):
+        return ARROW_CHUNKED, None, _stream(pa, pa.table({"0": value}))
+    if isinstance(value, pa.Array):
+        return ARROW_ARRAY, None, _stream(pa, pa.table({"0": value}))
+    return None
+
+
+def _stream(pa: Any, table: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _read(data: bytes, *, verified: bool) -> Any:
+    pa = _library("pyarrow", "rushlight[arrow]")
+    if _PICKLING_TYPE in data:
+        raise ValueError("an Arrow type that unpickles when it is read")
+    table = pa.ipc.open_stream(data).read_all()
+    if not verified:
+        table.validate(full=True)
+    return table
+
+
+def _only_batch(table: Any) -> Any:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else sys.modules["pyarrow"].RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _only_array(table: Any) -> Any:
+    column = table.column(0)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -1,0 +1,225 @@
+"""The envelope that code and pickles travel in: sealed with a network's secret, opened only when it verifies.
+
+Owns signing, verifying and the pickling behind it; never reads a pickle before its signature, and
+never puts a secret, or anything made from it that could replace it, into a message, a repr or a pickle.
+
+An envelope is ``b"RL" version flags | purpose | network | python | cloudpickle | fingerprint | body |
+HMAC-SHA256``. The MAC covers everything before it, under a key of its own for each network and purpose,
+so an envelope of one network or purpose is worthless in another.
+"""
+
+from __future__ import annotations
+
+import hmac
+import pickle
+import sys
+import sysconfig
+import threading
+import types
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from rushlight._blame import unpicklable_part
+from rushlight.errors import ConfigError, DecodeError, EncodeError, SignatureMismatch
+
+_MAGIC: Final = b"RL\x01"
+_MAC_SIZE: Final = 32
+_PICKLED: Final = 1
+_PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+_WAY_OUT: Final = "start manager and workers with the same secret= or RUSHLIGHT_SECRET"
+
+#: cloudpickle's list of modules to send by value belongs to the process, so one dump at a time.
+_by_value_lock = threading.Lock()
+
+
+class _Envelope(NamedTuple):
+    """What an envelope says about itself; to be believed only once its MAC has verified."""
+
+    flags: int
+    purpose: str
+    network: str
+    python: str
+    cloudpickle: str
+    fingerprint: str
+    body: memoryview
+
+
+class Trust:
+    """Seals and opens envelopes for one network; thread-safe, and never pickled.
+
+    ``secret`` is any bytes the participants share (32 random ones by choice); it is not kept, only
+    a key derived from it.
+    """
+
+    __slots__ = ("_fingerprint", "_keys", "_root", "network")
+
+    def __init__(self, secret: bytes, network: str) -> None:
+        if not isinstance(secret, bytes) or not secret:
+            what = "empty" if isinstance(secret, bytes) else type(secret).__name__
+            raise ConfigError(f"a secret must be bytes and not empty, got {what}")
+        if not isinstance(network, str) or not network:
+            raise ConfigError(f"a network's name must be a str and not empty, got {network!r:.80}")
+        self.network = network
+        self._root = hmac.digest(b"rushlight/1", secret, "sha256")
+        self._keys: dict[str, bytes] = {}
+        self._fingerprint = self._key("fingerprint/").hex()[:8]
+
+    def __repr__(self) -> str:
+        return f"Trust(<secret>, network={self.network!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Trust holds the network's secret and is never pickled or copied; make one from the secret"
+        )
+
+    def seal(self, purpose: str, body: bytes, *, pickled: bool = False) -> bytes:
+        """``body`` in an envelope; ``pickled`` binds it to this Python's minor version."""
+        words = (purpose, self.network, _PYTHON, cloudpickle.__version__, self._fingerprint)
+        header = [_MAGIC, bytes([_PICKLED if pickled else 0])]
+        for word in words:
+            raw = word.encode("utf-8", "surrogatepass")
+            if len(raw) > 0xFFFF:
+                raise ConfigError(f"a purpose or network's name is {len(raw)} bytes long, the limit is 65535")
+            header += (len(raw).to_bytes(2, "big"), raw)
+        signed = b"".join((*header, body))
+        return signed + hmac.digest(self._key(purpose), signed, "sha256")
+
+    def open(self, purpose: str, sealed: bytes) -> bytes:
+        """The body, once the signature has verified for this network and ``purpose``.
+
+        Raises SignatureMismatch for anything else, and DecodeError for a genuine pickle of another
+        Python minor version, whose bytecode this one cannot run.
+        """
+        return bytes(self._verified(purpose, sealed).body)
+
+    def dumps(
+        self, purpose: str, obj: object, *, where: str | None = None, by_value: bool | None = None
+    ) -> bytes:
+        """``obj`` pickled by cloudpickle and sealed.
+
+        ``by_value`` sends a function or class that lives in a module of the user's (not installed,
+        not of the standard library) with its code, as if it were in ``__main__``, so that the
+        reader need not have the file; the default is to do so for every purpose but ``"value"``.
+        ``where`` is what an EncodeError calls the object.
+        """
+        home = _home(obj) if (purpose != "value" if by_value is None else by_value) else None
+        try:
+            body = _dumps(obj) if home is None else _dumps_by_value(obj, home)
+        except Exception as error:
+            path = (where or purpose) + unpicklable_part(obj, _dumps)
+            reason = f"{type(error).__name__}: {error}"
+            raise EncodeError(f"{path} cannot be stored or sent: {reason}", path=path) from error
+        return self.seal(purpose, body, pickled=True)
+
+    def loads(self, purpose: str, sealed: bytes) -> Any:
+        """The object in a verified envelope. What unpickling raises (a missing module) passes through."""
+        envelope = self._verified(purpose, sealed)
+        try:
+            return pickle.loads(envelope.body)
+        except Exception as error:
+            if envelope.cloudpickle != cloudpickle.__version__:
+                error.add_note(
+                    f"pickled by cloudpickle {envelope.cloudpickle}, read where {cloudpickle.__version__} is installed"
+                )
+            raise
+
+    def _key(self, purpose: str) -> bytes:
+        key = self._keys.get(purpose)
+        if key is None:
+            network = self.network.encode("utf-8", "surrogatepass")
+            info = len(network).to_bytes(4, "big") + network + purpose.encode("utf-8", "surrogatepass")
+            key = self._keys[purpose] = hmac.digest(self._root, info + b"\x01", "sha256")
+        return key
+
+    def _verified(self, purpose: str, sealed: bytes) -> _Envelope:
+        view = memoryview(sealed)
+        mac = hmac.digest(self._key(purpose), view[:-_MAC_SIZE], "sha256")
+        if not hmac.compare_digest(mac, view[-_MAC_SIZE:]):
+            raise self._mismatch(purpose, sealed)
+        envelope = _parse(sealed)
+        if envelope is None:
+            raise SignatureMismatch("an envelope of another version of Rushlight; use one version everywhere")
+        if envelope.flags & _PICKLED and envelope.python != _PYTHON:
+            raise DecodeError(
+                f"{purpose} was pickled by Python {envelope.python} and cannot be read by {_PYTHON}: "
+                "run manager and workers on the same minor version",
+                python=envelope.python,
+            )
+        return envelope
+
+    def _mismatch(self, purpose: str, sealed: bytes) -> SignatureMismatch:
+        """The likeliest story of a bad signature. The header it reads is a forger's word: wording only."""
+        claims = _parse(sealed)
+        if claims is None:
+            why = f"the {purpose} is truncated, or no envelope of Rushlight's"
+        elif claims.network != self.network:
+            why = f"signed for the network {claims.network!r:.80}, not for {self.network!r:.80}"
+        elif claims.purpose != purpose:
+            why = f"signed as {claims.purpose!r:.80}, not as {purpose!r:.80}"
+        elif claims.fingerprint != self._fingerprint:
+            why = f"the {purpose} is signed with another secret: {_WAY_OUT}"
+        else:
+            why = f"the {purpose} was changed or cut after it was signed"
+        return SignatureMismatch(f"not to be trusted, and not read: {why}", purpose=purpose)
+
+
+def unverified_body(sealed: bytes) -> bytes:
+    """The body of an envelope nobody has verified: plain data only, never code or a pickle."""
+    envelope = _parse(sealed)
+    if envelope is None or envelope.flags & _PICKLED:
+        raise SignatureMismatch("an envelope that cannot be read without its signature")
+    return bytes(envelope.body)
+
+
+def _parse(sealed: bytes) -> _Envelope | None:
+    view = memoryview(sealed)
+    end = len(view) - _MAC_SIZE
+    if end < 4 or bytes(view[:3]) != _MAGIC:
+        return None
+    words: list[str] = []
+    at = 4
+    for _ in range(5):
+        start = at + 2
+        at = start + int.from_bytes(view[at:start], "big")
+        if at > end:
+            return None
+        words.append(bytes(view[start:at]).decode("utf-8", "replace"))
+    purpose, network, python, by, fingerprint = words
+    return _Envelope(view[3], purpose, network, python, by, fingerprint, view[at:end])
+
+
+def _dumps(obj: object) -> bytes:
+    return bytes(cloudpickle.dumps(obj, protocol=5))
+
+
+def _dumps_by_value(obj: object, home: types.ModuleType) -> bytes:
+    with _by_value_lock:
+        if home.__name__ in cloudpickle.list_registry_pickle_by_value():
+            return _dumps(obj)
+        cloudpickle.register_pickle_by_value(home)
+        try:
+            return _dumps(obj)
+        finally:
+            cloudpickle.unregister_pickle_by_value(home)
+
+
+def _home(obj: object) -> types.ModuleType | None:
+    """The module of the user's that defines a function or class, or None where a reference will do."""
+    while isinstance(obj, partial):
+        obj = obj.func
+    if isinstance(obj, types.MethodType):
+        obj = obj.__func__
+    if not isinstance(obj, types.FunctionType | type):
+        return None
+    module = sys.modules.get(obj.__module__)
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ in ("__main__", "__mp_main__"):
+        return None
+    if module.__name__.partition(".")[0] == "rushlight":
+        return None
+    path = Path(file)
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    return None if installed or path.is_relative_to(sysconfig.get_path("stdlib")) else module
