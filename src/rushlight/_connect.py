@@ -1,0 +1,212 @@
+"""Where the server is and how to reach it: settings, URL, secret, checks on first contact.
+
+redis-py owns sockets, TLS, authentication, Sentinel and Cluster discovery; ``_wire`` sends on the
+connections made here. Never sends a command of the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.retry import Retry
+
+from . import _server
+from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning
+
+_SCHEMES = {
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "redis+sentinel": "redis+sentinel",
+    "redis+cluster": "redis+cluster",
+}
+#: Commands that came with Redis 6.2; versions are no guide (Valkey reports odd ones), features are.
+_FLOOR = ("BLMOVE", "GETEX", "XAUTOCLAIM")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """How to reach the server. ``url=None`` is the embedded server. Seconds throughout.
+
+    ``connect_timeout`` bounds the first contact. Later on a call that gets no answer within ``timeout``
+    is sent again on a new connection, and gives up after ``patience``: long enough for a server's
+    restart. Picklable; ``repr`` shows neither password nor secret.
+    """
+
+    url: str | None = field(default=None, repr=False)
+    connect_timeout: float = 5.0
+    timeout: float = 10.0
+    patience: float = 30.0
+    secret: bytes | None = field(default=None, repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def find(cls, url: str | None = None, secret: str | bytes | None = None, **settings: Any) -> StoreConfig:
+        """From the arguments, else the environment, else the embedded server."""
+        where = "url" if url is not None else "RUSHLIGHT_URL" if os.environ.get("RUSHLIGHT_URL") else "REDIS_URL"
+        url = url or os.environ.get("RUSHLIGHT_URL") or os.environ.get("REDIS_URL") or None
+        if url is not None:
+            url = _checked(url, where)
+        raw = secret if secret is not None else os.environ.get("RUSHLIGHT_SECRET") or None
+        if isinstance(raw, str):
+            raw = raw.encode()
+        if raw is not None and (not isinstance(raw, bytes) or len(raw) < 8):
+            raise ConfigError("secret: use a str or bytes of at least 8 bytes")
+        return replace(cls(url=url, secret=raw), **settings)
+
+    @property
+    def address(self) -> str:
+        """The URL without its password, for messages."""
+        if self.url is None:
+            return "the embedded server"
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        if parts.username:
+            host = f"{parts.username}@{host}"
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    def key(self) -> bytes | None:
+        """The secret code and pickles are signed with; None where a remote server has neither secret nor
+        password."""
+        if self.secret is not None:
+            return self.secret
+        if self.url is None:
+            return _server.key_file()
+        parts = urlsplit(self.url)
+        password = parts.password or parse_qs(parts.query).get("password", [""])[0]
+        if password:
+            return hmac.new(password.encode(), b"rushlight secret from server password", hashlib.sha256).digest()
+        if parts.scheme == "unix" or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+            return _server.key_file()
+        return None
+
+    def connect(self, *, timeout: float | None = None) -> AbstractConnection:
+        """An open redis-py connection; raises redis-py's errors and StoreUnavailable."""
+        limit = self.connect_timeout if timeout is None else timeout
+        kind, settings = self._target(limit)
+        connection = kind(
+            **{
+                **settings,
+                "protocol": 2,
+                "socket_connect_timeout": limit,
+                "socket_timeout": max(limit, self.timeout),
+                "retry": Retry(NoBackoff(), 0),
+                **self.options,
+            }
+        )
+        connection.connect()
+        return connection
+
+    def _target(self, limit: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
+        if self.url is None:
+            path = _server.ensure_server(timeout=max(limit, 10.0))
+            return UnixDomainSocketConnection, {"path": str(path)}
+        scheme = urlsplit(self.url).scheme
+        if scheme == "redis+sentinel":
+            return _sentinel_master(self.url, limit)
+        settings: dict[str, Any] = dict(parse_url(self.url.replace("redis+cluster", "redis", 1)))
+        if scheme == "unix":
+            settings["path"] = settings.pop("path", urlsplit(self.url).path)
+        kind: type[AbstractConnection] = settings.pop("connection_class", None) or Connection
+        settings.pop("max_connections", None)
+        return kind, settings
+
+
+def _checked(url: str, where: str) -> str:
+    if not isinstance(url, str):
+        raise ConfigError(f"{where}={url!r} is not a URL: give a str such as 'redis://host:6379/0'")
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in _SCHEMES:
+        raise ConfigError(
+            f"{where}: {scheme!r} is not a scheme Rushlight knows; use one of "
+            + ", ".join(f"{name}://" for name in _SCHEMES)
+        )
+    url = f"{_SCHEMES[scheme]}://{rest}"
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError as error:
+        # urllib's text would show the whole netloc, password included.
+        if scheme != "redis+sentinel" or "," not in parts.netloc:
+            raise ConfigError(f"{where}: the port is not a number between 0 and 65535") from error
+    if parts.scheme == "unix" and not parts.path:
+        raise ConfigError(f"{where}: unix:// needs the socket's path, such as unix:///run/redis.sock")
+    return url
+
+
+def _sentinel_master(url: str, limit: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    """``redis+sentinel://[user:pw@]host:port,host:port/service[/db]``: the master as of now."""
+    from redis.sentinel import MasterNotFoundError, Sentinel
+
+    parts = urlsplit(url)
+    account, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    nodes = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        nodes.append((name, int(port or 26379)))
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ConfigError("redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0")
+    try:
+        host, port_number = Sentinel(nodes, socket_timeout=limit).discover_master(service)
+    except MasterNotFoundError as error:
+        raise redis.ConnectionError(str(error)) from error
+    settings: dict[str, Any] = {"host": host, "port": port_number, "db": int(db or 0)}
+    if password:
+        settings |= {"username": user or None, "password": password}
+    kind = SSLConnection if parse_qs(parts.query).get("ssl") == ["true"] else Connection
+    return kind, settings
+
+
+def check_server(connection: AbstractConnection, config: StoreConfig) -> None:
+    """First contact: StoreVersion for a server that lacks what Redis 6.2 has, a StoreWarning for one that
+    may evict our data. A server that forbids asking is taken as it is."""
+    connection.send_command("COMMAND", "INFO", *_FLOOR)
+    known = _answer(connection)
+    if isinstance(known, list):
+        missing = [name for name, entry in zip(_FLOOR, known, strict=True) if not entry]
+        if missing:
+            raise StoreVersion(
+                f"the server at {config.address} does not know {', '.join(missing)}: Rushlight needs "
+                "Redis 6.2 or later, or Valkey",
+                missing=missing,
+            )
+    connection.send_command("INFO", "memory")
+    memory = _answer(connection)
+    if isinstance(memory, bytes):
+        fields = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line)
+        policy = fields.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            warnings.warn(
+                f"the server at {config.address} may throw data away when memory is short: "
+                f"maxmemory-policy is {policy}, set it to noeviction",
+                StoreWarning,
+                stacklevel=2,
+            )
+
+
+def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError:
+        return None
+
+
+def unavailable(config: StoreConfig, error: BaseException, doing: str = "reach") -> StoreUnavailable:
+    """The one way a lost or refused connection is told."""
+    detail = str(error) or type(error).__name__
+    return StoreUnavailable(
+        f"cannot {doing} the server at {config.address}: {detail}", address=config.address
+    )

@@ -1,0 +1,159 @@
+"""Checks arguments of the public methods before anything is encoded or sent."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ._records import AS_FORMS, TaskState
+from .errors import ConfigError
+
+DEFAULT_CONDITION = "Task failed"
+
+
+def task_batch(values: object, name: str) -> list[Mapping[str, Any]]:
+    """A list of dicts; raises ConfigError naming the item that is none."""
+    if isinstance(values, (Mapping, str, bytes)) or not isinstance(values, Iterable):
+        hint = f"; for one task write [{name[:-1]}]" if isinstance(values, Mapping) else ""
+        raise ConfigError(f"{name} must be a list of dicts, one per task, got {_kind(values)}{hint}")
+    batch = list(values)
+    for i, value in enumerate(batch):
+        one_task(value, f"{name}[{i}]")
+    return batch
+
+
+def one_task(value: object, name: str) -> Mapping[str, Any]:
+    """A dict of names to values."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a dict of names to values, got {_kind(value)}")
+    for key in value:
+        if type(key) is not str:
+            raise ConfigError(f"{name}: names must be str, got {key!r} ({type(key).__name__})")
+    return value
+
+
+def matching(values: object, n: int, name: str, to: str) -> list[Mapping[str, Any] | None]:
+    """None or one dict for all tasks, or a list with one dict (or None) each."""
+    if values is None:
+        return [None] * n
+    if isinstance(values, Mapping):
+        return [one_task(values, name)] * n
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} must be a dict, or a list of dicts, got {_kind(values)}")
+    batch = list(values)
+    same_length(batch, n, name, to)
+    return [None if v is None else one_task(v, f"{name}[{i}]") for i, v in enumerate(batch)]
+
+
+def same_length(values: Sequence[Any], n: int, name: str, to: str) -> None:
+    """Raises ConfigError where two lists that belong together differ in length."""
+    if len(values) != n:
+        raise ConfigError(
+            f"{name} has {len(values)} item(s) and {to} has {n}: give one per task", lengths=(len(values), n)
+        )
+
+
+def key_list(keys: object, name: str = "keys") -> list[str]:
+    """A list of task keys or worker ids; raises ConfigError for anything that is none."""
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+        raise ConfigError(f"{name} must be a list of str, got {_kind(keys)}")
+    found = list(keys)
+    for i, key in enumerate(found):
+        if not isinstance(key, str):
+            raise ConfigError(f"{name}[{i}] must be a str, got {_kind(key)}")
+    return found
+
+
+def one_key(key: object, name: str = "key") -> str:
+    """One task key."""
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} must be a str, got {_kind(key)}")
+    return key
+
+
+def state_list(states: object) -> list[TaskState]:
+    """Task states from names; None is all of them."""
+    if states is None:
+        return list(TaskState)
+    if isinstance(states, str):
+        states = [states]
+    if not isinstance(states, Iterable):
+        raise ConfigError(f"states must be a list of states, got {_kind(states)}")
+    return [one_state(state) for state in states]
+
+
+def one_state(state: object) -> TaskState:
+    """A task state from its name."""
+    try:
+        return TaskState(state)
+    except ValueError as error:
+        raise ConfigError(
+            f"{state!r} is not a task state; there are {', '.join(TaskState)}", state=state
+        ) from error
+
+
+def form(as_: object) -> str:
+    """One of the five forms of a table."""
+    if as_ not in AS_FORMS:
+        raise ConfigError(f"as_={as_!r} is not a form of table; there are {', '.join(map(repr, AS_FORMS))}")
+    return str(as_)
+
+
+def field_list(fields: object) -> list[str] | None:
+    """Column names, or None for all."""
+    return None if fields is None else key_list(fields, "fields")
+
+
+def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0) -> float | None:
+    """A number of seconds; None only where it means something."""
+    if value is None and none:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < least:
+        extra = " or None" if none else ""
+        raise ConfigError(f"{name}={value!r} must be a number of seconds, at least {least:g}{extra}")
+    return None if math.isinf(value) and none else float(value)
+
+
+def count(value: object, name: str, least: int = 0) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r} must be a whole number, at least {least}")
+    return value
+
+
+def condition(value: object) -> dict[str, Any]:
+    """What a failed task shall say of its failure: an exception, a text, or a dict with ``message``."""
+    if value is None:
+        return {"message": DEFAULT_CONDITION}
+    if isinstance(value, str):
+        return {"message": value}
+    if isinstance(value, BaseException):
+        return {
+            "message": str(value) or type(value).__name__,
+            "type": type(value).__qualname__,
+            "traceback": "".join(traceback.format_exception(value)),
+        }
+    if isinstance(value, Mapping):
+        said = dict(one_task(value, "condition"))
+        if not isinstance(said.get("message"), str):
+            raise ConfigError("condition: a dict must have a str under 'message'")
+        return said
+    raise ConfigError(f"condition must be an exception, a str or a dict with 'message', got {_kind(value)}")
+
+
+def conditions(values: object, n: int) -> list[dict[str, Any]]:
+    """One condition for all tasks, or a list with one each."""
+    if values is None or isinstance(values, (str, BaseException, Mapping)):
+        return [condition(values)] * n
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"conditions must be a list, one per task, got {_kind(values)}")
+    batch = list(values)
+    same_length(batch, n, "conditions", "keys")
+    return [condition(value) for value in batch]
+
+
+def _kind(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"

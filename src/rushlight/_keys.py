@@ -1,0 +1,79 @@
+"""The only place that spells a key of the server.
+
+Every key of a network carries the hash tag ``{network}``, so that one network lives on one shard and
+a script may touch all of it. ``CATALOGUE`` says what each key is, for readers, ``docs`` and tests.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` also expires by itself.
+CATALOGUE: dict[str, tuple[str, str]] = {
+    "control": (
+        "hash",
+        "epoch, format, drain flag, watch deadline; per worker `w:<id>` its status letter and token, "
+        "`c:<id>` its last claim",
+    ),
+    "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
+    "queued": ("hash", "task key -> packed record waiting for a worker: the queued state itself"),
+    "queue": ("list", "order of the queued tasks of priority 0: task keys, FIFO"),
+    "ranked": ("zset", "order of the queued tasks of other priorities: score -priority"),
+    "private": ("zset", "order of the tasks queued for one worker: score is the worker's number"),
+    "delayed": ("zset", "retried tasks that wait: score is the time they become due, microseconds"),
+    "bell": ("list", "at most one token, there while the queue is not empty: wakes one idle worker"),
+    "running": ("hash", "task key -> packed record with worker, attempt and start: the running state itself"),
+    "finished": ("list", "packed records in completion order, append-only: the finished state itself"),
+    "failed": ("hash", "task key -> time, condition and packed record: the failed state itself"),
+    "failures": ("list", "keys in the order of their failures, append-only: the feed of `failed`"),
+    "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),
+    "ends": ("hash", "worker id -> how its process ended"),
+    "tallies": ("hash", "worker id -> tasks finished (`f:<id>`) and failed (`x:<id>`)"),
+    "leases": ("zset", "worker id -> end of its lease by the server's clock, microseconds"),
+    "events": ("stream", "one entry, rewritten at a change while somebody watches: wakes all watchers"),
+    "orders": ("stream", "commands to supervisors: kill, cancel; capped"),
+    "logs": ("stream", "what workers logged and printed; capped"),
+    "specs": ("hash", "digest -> signed start arguments of worker loops"),
+    "blobs": ("hash", "digest -> encoded value above the spill size"),
+}
+
+_NETWORK = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,128}")
+
+
+def check_network(name: object) -> str:
+    """The network's name, if it can be one; raises ConfigError else."""
+    if not isinstance(name, str) or not _NETWORK.fullmatch(name):
+        raise ConfigError(
+            f"network={name!r} is not a network name: use 1 to 128 characters without spaces, braces "
+            "or control characters, such as 'branin' or 'team/study-3'",
+            value=name,
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one network: ``keys["running"]``, ``keys.bell(worker_id)``."""
+
+    network: str
+
+    def __getitem__(self, name: str) -> str:
+        if name not in CATALOGUE:
+            raise KeyError(name)
+        return f"rl:{{{self.network}}}:{name}"
+
+    def all(self) -> list[str]:
+        """Every key that does not belong to a single worker."""
+        return [self[name] for name in CATALOGUE]
+
+    def bell(self, worker_id: str) -> str:
+        """list: a token that wakes this one worker; expires by itself."""
+        return f"{self['bell']}:{worker_id}"
+
+    def pattern(self) -> str:
+        """A glob that matches every key of the network, as ACL rules and leak checks want it."""
+        escaped = re.sub(r"([*?\[\]\\])", r"\\\1", self.network)
+        return f"rl:{{{escaped}}}:*"

@@ -1,0 +1,186 @@
+"""What workers log and print: the handler that sends it, and how it is read back.
+
+Entries live in one capped stream of the network: ``t`` (POSIX seconds, the worker's clock), ``level``,
+``logger``, ``caller``, ``msg``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from . import _inputs
+from ._store import Store
+from .errors import RushlightError
+
+#: Entries sent in one trip, and seconds an entry waits at most for company.
+_BATCH = 100
+_WAIT = 0.5
+#: Longest text of one entry; a flood of bytes is cut, and says so.
+_LONGEST = 32_768
+
+
+class NetworkHandler(logging.Handler):
+    """Sends records to the network's log: in batches, at once from ERROR on, and at ``close``.
+
+    ``send`` takes a list of entries. A server that is away costs entries, never the worker's work.
+    """
+
+    def __init__(self, send: Callable[[list[dict[str, Any]]], None], level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._send = send
+        self._buffer: list[dict[str, Any]] = []
+        self._busy = threading.local()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._flush_now_and_then, name="rushlight-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # What sending logs itself would never end.
+        if getattr(self._busy, "sending", False):
+            return
+        try:
+            entry = entry_of(record, self.format(record))
+        except Exception:
+            self.handleError(record)
+            return
+        self._buffer.append(entry)
+        if record.levelno >= logging.ERROR or len(self._buffer) >= _BATCH:
+            self.flush()
+        else:
+            self._wake.set()
+
+    def flush(self) -> None:
+        with self.lock if self.lock is not None else contextlib.nullcontext():
+            entries, self._buffer = self._buffer, []
+            if not entries:
+                return
+            self._busy.sending = True
+            try:
+                self._send(entries)
+            except RushlightError:
+                self._lost(len(entries))
+            finally:
+                self._busy.sending = False
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self.flush()
+        super().close()
+
+    def _lost(self, n: int) -> None:
+        if logging.raiseExceptions and logging.lastResort is not None:
+            text = f"{n} log entries could not be sent to the network"
+            logging.lastResort.handle(logging.makeLogRecord({"msg": text, "levelno": logging.WARNING}))
+
+    def _flush_now_and_then(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            if not self._closed:
+                # Company for the entry that woke us; close() and errors do not wait for this.
+                threading.Event().wait(_WAIT)
+                self.flush()
+
+
+def entry_of(record: logging.LogRecord, text: str) -> dict[str, Any]:
+    """A log record as the network keeps it; fields of the user's own stay behind."""
+    return {
+        "t": record.created,
+        "level": record.levelname,
+        "logger": record.name,
+        "caller": f"{record.module}.{record.funcName}:{record.lineno}",
+        "msg": text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)",
+    }
+
+
+class LogReader:
+    """Reading the network's log."""
+
+    _store: Store
+
+    def _begin_logs(self) -> None:
+        self._printed = "-"
+
+    def read_log(
+        self,
+        worker_ids: Sequence[str] | None = None,
+        *,
+        time_difference: bool = False,
+        as_: str = "polars",
+    ) -> Any:
+        """What workers logged and printed, oldest first: columns ``worker_id level timestamp logger caller
+        msg``, with ``time_difference`` also the seconds since the worker's entry before."""
+        wanted = None if worker_ids is None else set(_inputs.key_list(worker_ids, "worker_ids"))
+        form = _inputs.form(as_)
+        entries = [(wid, e) for _, wid, e in self._store.logs() if wanted is None or wid in wanted]
+        return _log_table(sorted(entries, key=lambda entry: entry[1]["t"]), time_difference, form)
+
+    def print_log(self) -> None:
+        """Prints the log entries this object has not printed before."""
+        for _, worker_id, entry in self._new_entries():
+            print(format_entry(worker_id, entry))
+
+    def follow_log(self, timeout: float | None = None) -> Iterator[str]:
+        """Formatted log lines as they come, beginning with those not printed before; woken by the event.
+        Ends when none came for ``timeout`` seconds (None: never)."""
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        while True:
+            entries = self._new_entries()
+            yield from (format_entry(worker_id, entry) for _, worker_id, entry in entries)
+            deadline = None if limit is None else time.monotonic() + limit
+            while not entries:
+                left = 5.0 if deadline is None else deadline - time.monotonic()
+                after = "0-0" if self._printed == "-" else self._printed
+                if left > 0 and self._store.wait_logs(after, min(left, 5.0)):
+                    break
+                if left <= 0:
+                    return
+
+    def _new_entries(self) -> list[tuple[str, str, dict[str, Any]]]:
+        entries = self._store.logs(self._printed)
+        if entries:
+            self._printed = entries[-1][0]
+        return entries
+
+
+def format_entry(worker_id: str, entry: Mapping[str, Any]) -> str:
+    """One line: worker, time, level, logger, message."""
+    stamp = datetime.fromtimestamp(entry["t"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return f"[{worker_id}] {stamp} {entry['level']} {entry['logger']}: {entry['msg']}"
+
+
+def _log_table(entries: list[tuple[str, dict[str, Any]]], difference: bool, form: str) -> Any:
+    rows = []
+    last: dict[str, float] = {}
+    for worker_id, entry in entries:
+        row = {
+            "worker_id": worker_id,
+            "level": entry["level"],
+            "timestamp": entry["t"],
+            "logger": entry["logger"],
+            "caller": entry["caller"],
+            "msg": entry["msg"],
+        }
+        if difference:
+            row["time_difference"] = entry["t"] - last.get(worker_id, entry["t"])
+        last[worker_id] = entry["t"]
+        rows.append(row)
+    return record_table(rows, _LOG_COLUMNS | ({"time_difference": float} if difference else {}), form)
+
+
+_LOG_COLUMNS: dict[str, type] = {
+    "worker_id": str,
+    "level": str,
+    "timestamp": float,
+    "logger": str,
+    "caller": str,
+    "msg": str,
+}

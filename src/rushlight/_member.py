@@ -1,0 +1,243 @@
+"""What one worker writes: creating, claiming and settling its tasks, one round trip each.
+
+Every reply carries the worker's own standing (member or not, asked to leave, network draining), so a
+worker learns it without asking. Never starts processes or threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hiredis
+
+from ._records import WorkerState
+from ._store import Store
+from ._store_reads import packed_worker
+from ._store_roster import WorkerCard, WorkerEnd
+from ._store_tasks import Encoded, NewTask, in_groups, pack_text
+from .errors import StoreError, UnknownKey, WorkerLost
+
+#: Seconds a blocking wait lasts at most before the server is heard again.
+_BLOCK = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A result or failure to be settled: ``kind`` f or x, and the encoded payload."""
+
+    key: str
+    attempt: int
+    kind: str
+    payload: bytes
+
+
+class Member:
+    """One life of a worker in the network."""
+
+    def __init__(self, store: Store, card: WorkerCard, lease: float) -> None:
+        self.store = store
+        self.card = card
+        self.lease = lease
+        self._worker = pack_text(card.worker_id)
+        self._first = packed_worker(card.worker_id, 1)
+        self._epoch = ""
+        self._letter = "s"
+        self._drain = -1
+        self._told = 0.0
+        self._number = 0
+        self._queue_empty = False
+        self._drain_heard = False
+
+    # --- standing -------------------------------------------------------------------------------
+
+    def join(self, state: WorkerState) -> None:
+        """Registers, or moves on from starting to running."""
+        self._epoch = self.store.register([self.card], state, self.lease)
+        self._letter = "s" if state is WorkerState.STARTING else "r"
+        # Whether it was asked to leave meanwhile, only the server knows.
+        self._told = 0.0
+
+    def leave(self, message: str) -> None:
+        """Ends the membership; tasks still held fail with the message."""
+        end = WorkerEnd(self.card.worker_id, self.card.token, WorkerState.TERMINATED, message)
+        self.store.bury([end])
+        self._letter = "t"
+
+    @property
+    def gone(self) -> bool:
+        """True once the network told that this life is over."""
+        return self._letter not in ("s", "r", "d")
+
+    @property
+    def leaving(self) -> bool:
+        """True where the worker is to leave: asked to, killed, lost, or the network was reset."""
+        self._refresh()
+        return self._letter not in ("s", "r")
+
+    @property
+    def idle_stop(self) -> bool:
+        """True where workers are to leave once the queue is empty, and it is."""
+        self._refresh()
+        return self._drain == 0
+
+    def _refresh(self) -> None:
+        if not self.gone and time.monotonic() - self._told > 1.0:
+            self._claim(0, woken=False)
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    def begin(self, batch: Encoded) -> None:
+        """Creates tasks running here. Raises WorkerLost where this life is over."""
+
+        def pack(member: tuple[str, str, str]) -> list[bytes]:
+            calls = self.store.keep_spilled(member[0], batch.spilled)
+            for group in in_groups(batch.tasks, [()] * len(batch.tasks)):
+                calls.append(self.store.scripts.begin(member, self._first, *group))
+            return calls
+
+        self._write(pack)
+
+    def settle(self, verdicts: Sequence[Verdict], spilled: dict[str, bytes]) -> list[bool]:
+        """Finishes and fails tasks; True for each that this worker's attempt decided. Raises UnknownKey
+        before anything is written."""
+        flat = [part for verdict in verdicts for part in self._told_of(verdict)]
+
+        def pack(member: tuple[str, str, str]) -> list[bytes]:
+            return [*self.store.keep_spilled(member[0], spilled), self.store.scripts.settle(member, *flat)]
+
+        try:
+            return [bool(decided) for decided in self._write(pack)[2]]
+        except WorkerLost:
+            return [False] * len(verdicts)
+
+    def step(self, verdict: Verdict, task: NewTask, spilled: dict[str, bytes]) -> bool:
+        """Settles one task and creates the next; True if this worker decided the first."""
+        told = self._told_of(verdict)
+
+        def pack(member: tuple[str, str, str]) -> list[bytes]:
+            call = self.store.scripts.step(member, told, self._first, task.key, task.head)
+            return [*self.store.keep_spilled(member[0], spilled), call]
+
+        return bool(self._write(pack)[2][0])
+
+    def settle_and_claim(self, verdict: Verdict, spilled: dict[str, bytes]) -> tuple[bool, list[bytes]]:
+        """Settles one task and takes the next without waiting for one."""
+        told = self._told_of(verdict)
+        self._number += 1
+        number = self._number
+
+        def pack(member: tuple[str, str, str]) -> list[bytes]:
+            call = self.store.scripts.settle_claim(member, told, self._worker, number)
+            return [*self.store.keep_spilled(member[0], spilled), call]
+
+        reply = self._write(pack)
+        self._queue_empty = not reply[3]
+        return bool(reply[2][0]), reply[3]
+
+    def claim(self, n: int, timeout: float) -> list[bytes]:
+        """Takes up to n queued tasks, waiting up to ``timeout`` for the first; the running records.
+
+        Where the queue was empty when last seen it waits first: a wait ends at once if tasks came since.
+        """
+        deadline = time.monotonic() + timeout
+        woken = False
+        while not self.gone:
+            if not self._queue_empty or woken or timeout <= 0:
+                values = self._claim(n, woken=woken)
+                if values or self._letter == "d" or self._drains_first():
+                    return values
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            woken = self._wait_for_bell(min(left, _BLOCK))
+            if not woken and left <= _BLOCK:
+                break
+        return []
+
+    def _drains_first(self) -> bool:
+        """True the first time the queue is found draining: the caller is to hear of it at once. A caller
+        that stays all the same waits like before, instead of spinning."""
+        first = self._drain >= 0 and not self._drain_heard
+        self._drain_heard = self._drain >= 0
+        return first
+
+    def _claim(self, n: int, *, woken: bool) -> list[bytes]:
+        self._number += 1
+        number = self._number
+        try:
+            reply = self._write(
+                lambda member: [self.store.scripts.claim(member, self._worker, number, n, woken)]
+            )
+        except WorkerLost:
+            return []
+        values: list[bytes] = reply[2]
+        if n:
+            self._queue_empty = len(values) < n
+        return values
+
+    def _wait_for_bell(self, seconds: float) -> bool:
+        """Blocks until the queue or an order rings; True also where the connection broke meanwhile, since
+        the token may have gone with it."""
+        keys = self.store.keys
+        # Until it is known that nobody rang, a token may be in our hands: the next claim must look.
+        self._queue_empty = False
+        own = keys.bell(self.card.worker_id)
+        # A draining queue's bell rings on and on, for everybody to leave.
+        bells = (own,) if self._drain_heard else (keys["bell"], own)
+        with self.store.waiting_link() as link:
+            trips = link.trips
+            reply = link.call(hiredis.pack_command(("BLPOP", *bells, f"{seconds:.3f}")), wait=seconds)
+            broke = link.trips - trips > 1
+        if reply is None and not broke:
+            self._queue_empty = not self._drain_heard
+            return False
+        return True
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def _told_of(self, verdict: Verdict) -> tuple[str, str, bytes, bytes]:
+        who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)
+        return verdict.key, verdict.kind, who, verdict.payload
+
+    def _write(self, pack: Callable[[tuple[str, str, str]], list[bytes]]) -> list[Any]:
+        """Sends the calls ``pack(member)`` makes, in one trip; the last reply. What it says of the worker is
+        kept. After a reset of tasks only, a member goes on under the new epoch; WorkerLost where this life
+        is over."""
+        for _ in range(5):
+            calls = pack((self._epoch, self.card.worker_id, self.card.token))
+            reply: list[Any] = self.store.link.call_many(b"".join(calls), len(calls))[-1]
+            if reply[0] == b"UNKNOWN":
+                raise unknown_keys([key.decode() for key in reply[1]], self.store.network)
+            if reply[0] == b"GONE":
+                self._letter = reply[1].decode()
+                raise self._over()
+            if reply[0] != b"EPOCH":
+                return self._heard(reply)
+            if not reply[2]:
+                self._letter = "l"
+                raise self._over()
+            self._epoch = reply[1].decode()
+        raise StoreError(f"network {self.store.network!r} is being reset over and over")
+
+    def _heard(self, reply: list[Any]) -> list[Any]:
+        self._letter = reply[0].decode()
+        self._drain = reply[1]
+        self._told = time.monotonic()
+        return reply
+
+    def _over(self) -> WorkerLost:
+        why = {"k": "was killed", "t": "has left", "l": "was declared lost, or the network was reset"}
+        return WorkerLost(
+            f"worker {self.card.worker_id!r} {why.get(self._letter, 'is no member')}: it may not write to "
+            f"network {self.store.network!r} any more",
+            worker_id=self.card.worker_id,
+        )
+
+
+def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:
+    """The error for task keys the network does not have."""
+    named = ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    return UnknownKey(f"network {network!r} has no task {named}", keys=list(keys))

@@ -1,0 +1,325 @@
+"""Reading the tasks of a network: what managers and workers have in common.
+
+Keeps what it has read: finished tasks never change, so each is fetched once per object. Never writes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from . import _inputs
+from ._member import unknown_keys
+from ._records import Counts, Task, TaskState, WaitResult
+from ._store import Store
+from ._store_reads import Standing, View
+from ._tables import FinishedTable, StatedRow, build_table
+from .errors import DataMissing
+
+#: Seconds a wait blocks at most before it looks at leases again.
+_BLOCK = 5.0
+
+
+class TaskReader:
+    """Tables, states, counts and waits. Thread-safe; every table is from one instant."""
+
+    _store: Store
+
+    def _begin_reading(self, store: Store) -> None:
+        self._store = store
+        self._reading = threading.RLock()
+        self._finished = FinishedTable(resolve=store.load_spilled)
+        self._finished_keys: list[str] = []
+        self._read_epoch = ""
+        self._seen = 0
+        self._streamed = (0, 0)
+
+    # --- tables ---------------------------------------------------------------------------------
+
+    def fetch_tasks(
+        self, states: Iterable[str] | None = None, *, fields: Sequence[str] | None = None, as_: str = "polars"
+    ) -> Any:
+        """All tasks, or those in the given states, at one instant, with the column ``state``.
+
+        Queued tasks in the order they will be taken, running by start, finished in completion order,
+        failed by time. One round trip; of the finished only those new to this object are transferred.
+        """
+        wanted, form, names = _inputs.state_list(states), _inputs.form(as_), _inputs.field_list(fields)
+        with self._reading:
+            view = self._look(wanted)
+            others = _stated(view)
+            if TaskState.FINISHED not in wanted:
+                return build_table(
+                    others,
+                    form,
+                    names,
+                    resolve=self._store.load_spilled,
+                    state_column=True,
+                    conditions=TaskState.FAILED in wanted,
+                )
+            return self._finished.table_with(
+                others, form, names, order=wanted, conditions=TaskState.FAILED in wanted
+            )
+
+    def fetch_queued_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
+        """The queued tasks, in the order they will be taken."""
+        return self._fetch_one(TaskState.QUEUED, fields, as_)
+
+    def fetch_running_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
+        """The running tasks, by their start."""
+        return self._fetch_one(TaskState.RUNNING, fields, as_)
+
+    def fetch_failed_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
+        """The failed tasks, by the time of their failure, with ``condition``, ``condition_type``,
+        ``traceback``."""
+        return self._fetch_one(TaskState.FAILED, fields, as_)
+
+    def fetch_finished_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
+        """The finished tasks in completion order, the same for every reader."""
+        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        with self._reading:
+            self._look([TaskState.FINISHED])
+            return self._finished.table(form, names)
+
+    def fetch_new_tasks(
+        self, timeout: float = 0.0, *, fields: Sequence[str] | None = None, as_: str = "polars"
+    ) -> Any:
+        """The tasks finished since this object's last ``fetch_new_tasks``; waits up to ``timeout`` seconds for
+        the first (None: without end), woken by the event. An empty table when none came."""
+        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            with self._reading:
+                self._look([TaskState.FINISHED])
+                start = self._seen
+                left = _left(deadline)
+                if len(self._finished) > start or left <= 0:
+                    self._seen = len(self._finished)
+                    return self._finished.table(form, names, start=start)
+                known = len(self._finished)
+            standing = self._watch(left)
+            if standing.finished == known and standing.epoch == self._read_epoch:
+                self._store.wait_event(standing.event, min(left, _BLOCK))
+
+    def _fetch_one(self, state: TaskState, fields: Sequence[str] | None, as_: str) -> Any:
+        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        return build_table(
+            _stated(self._store.view([state])),
+            form,
+            names,
+            resolve=self._store.load_spilled,
+            state_column=False,
+            conditions=state is TaskState.FAILED,
+        )
+
+    def _look(self, states: Iterable[TaskState]) -> View:
+        """Reads a view and takes its finished tasks in; after a reset by anybody, from the beginning."""
+        while True:
+            view = self._store.view(list(states), cursor=len(self._finished))
+            if view.epoch != self._read_epoch:
+                stale = len(self._finished)
+                self._read_epoch = view.epoch
+                self._finished.clear()
+                self._finished_keys.clear()
+                self._seen = 0
+                self._streamed = (0, 0)
+                if stale:
+                    continue
+            self._finished.extend(view.finished)
+            self._finished_keys += [row[3] for row in view.finished]
+            return view
+
+    # --- single tasks, keys, counts -------------------------------------------------------------
+
+    def task(self, key: str) -> Task:
+        """One task as it is now, in a time that does not grow with the network. Raises UnknownKey."""
+        view = self._store.look_up(_inputs.one_key(key))
+        rows = [*_stated(view), *(StatedRow(row, TaskState.FINISHED, None) for row in view.finished)]
+        if not rows:
+            raise unknown_keys([key], self._store.network)
+        return self._as_tasks(rows)[0]
+
+    def states(self, keys: Iterable[str]) -> list[TaskState | None]:
+        """The state of each task, in the order given; None for a key the network does not have."""
+        return self._store.look(_inputs.key_list(keys))
+
+    def keys(self, state: str | None = None) -> list[str]:
+        """Task keys: finished in completion order, queued in the order they will be taken, the others by
+        time; without a state every key, in the order of creation."""
+        if state is None:
+            with self._reading:
+                view = self._look(TaskState)
+                rows = [*view.queued, *view.running, *view.failed]
+                pairs = [(row[7], row[3]) for row in rows] + self._finished.numbered_keys()
+            return [key for _seq, key in sorted(pairs)]
+        wanted = _inputs.one_state(state)
+        if wanted is TaskState.FINISHED:
+            with self._reading:
+                self._look([wanted])
+                return list(self._finished_keys)
+        return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
+
+    def counts(self) -> Counts:
+        """How many tasks are in each state, at one instant; one round trip (more only where a worker has
+        just been lost)."""
+        totals = self._store.totals()
+        if totals.overdue:
+            self._store.reap()
+            totals = self._store.totals()
+        return totals.tasks
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks in any state."""
+        return self.counts().total
+
+    @property
+    def n_queued_tasks(self) -> int:
+        """Tasks that wait for a worker."""
+        return self.counts().queued
+
+    @property
+    def n_running_tasks(self) -> int:
+        """Tasks a worker is at."""
+        return self.counts().running
+
+    @property
+    def n_finished_tasks(self) -> int:
+        """Tasks with results."""
+        return self.counts().finished
+
+    @property
+    def n_failed_tasks(self) -> int:
+        """Tasks that failed."""
+        return self.counts().failed
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def wait_for_tasks(self, keys: Iterable[str], timeout: float | None = None) -> WaitResult:
+        """Waits until all the tasks are finished or failed, the time runs out, or no worker is left that
+        could do them (``no_workers``: there were workers, none lives, and none is being started here).
+
+        Never polls: woken by every change. Raises UnknownKey at once for keys the network does not have,
+        DataMissing if the network is reset meanwhile.
+        """
+        wanted = _inputs.key_list(keys)
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        deadline = None if limit is None else time.monotonic() + limit
+        standing = self._watch(_left(deadline))
+        states = dict(zip(wanted, self._store.look(wanted), strict=True))
+        unknown = [key for key, state in states.items() if state is None]
+        if unknown:
+            raise unknown_keys(unknown, self._store.network)
+        epoch = standing.epoch
+        while True:
+            pending = [key for key, state in states.items() if state not in _FINAL]
+            if not pending:
+                return _wait_result(wanted, states, "done")
+            if standing.live_workers == 0 and not self._more_may_come():
+                states |= zip(pending, self._store.look(pending), strict=True)
+                settled = all(state in _FINAL for state in states.values())
+                return _wait_result(wanted, states, "done" if settled else "no_workers")
+            left = _left(deadline)
+            if left <= 0:
+                return _wait_result(wanted, states, "timeout")
+            self._store.wait_event(standing.event, min(left, _BLOCK))
+            before, standing = standing, self._watch(left)
+            if standing.epoch != epoch:
+                raise DataMissing(f"network {self._store.network!r} was reset during the wait", keys=pending)
+            states |= self._settled_since(before, standing, states)
+
+    def _settled_since(
+        self, before: Standing, now: Standing, states: dict[str, TaskState | None]
+    ) -> dict[str, TaskState | None]:
+        """The final states reached between two looks, of the tasks waited for."""
+        found: dict[str, TaskState | None] = {}
+        if now.failures > before.failures:
+            for key in self._store.failures(before.failures)[1]:
+                if key in states:
+                    found[key] = TaskState.FAILED
+        if now.finished > before.finished:
+            with self._reading:
+                self._look([TaskState.FINISHED])
+                for key in self._finished_keys[before.finished :]:
+                    if key in states:
+                        found[key] = TaskState.FINISHED
+        return found
+
+    def stream(self, timeout: float | None = None) -> Iterator[Task]:
+        """Finished and failed tasks as they happen, each once per object: a later ``stream`` goes on where
+        this one stopped. Ends when none came for ``timeout`` seconds (None: never)."""
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            tasks = self._stream_new()
+            yield from tasks
+            if tasks:
+                deadline = None if limit is None else time.monotonic() + limit
+                continue
+            left = _left(deadline)
+            if left <= 0:
+                return
+            standing = self._watch(left)
+            if (standing.finished, standing.failures) == self._streamed and standing.epoch == self._read_epoch:
+                self._store.wait_event(standing.event, min(left, _BLOCK))
+
+    def _stream_new(self) -> list[Task]:
+        with self._reading:
+            self._look([TaskState.FINISHED])
+            start, failures = self._streamed
+            epoch, failed_keys = self._store.failures(failures)
+            if epoch != self._read_epoch:
+                return []
+            tasks: list[Task] = self._finished.table("tasks", None, start=start)
+            rows, conditions = self._store.failed_by_key(list(dict.fromkeys(failed_keys)))
+            self._streamed = (len(self._finished), failures + len(failed_keys))
+        failed = [StatedRow(row, TaskState.FAILED, c) for row, c in zip(rows, conditions, strict=True)]
+        return sorted([*tasks, *self._as_tasks(failed)], key=lambda task: task.finished_at or 0.0)
+
+    def _as_tasks(self, rows: list[StatedRow]) -> list[Task]:
+        tasks: list[Task] = build_table(
+            rows, "tasks", None, resolve=self._store.load_spilled, state_column=False
+        )
+        return tasks
+
+    def _watch(self, left: float) -> Standing:
+        """How things stand, workers whose lease ran out declared lost first."""
+        standing = self._store.watch(min(left, _BLOCK) + 2.0)
+        if standing.overdue:
+            self._store.reap()
+            standing = self._store.watch(min(left, _BLOCK) + 2.0)
+        return standing
+
+    def _more_may_come(self) -> bool:
+        """Whether workers may still appear: none has ever, so somebody may be about to start some."""
+        return not self._store.worker_states()
+
+
+_FINAL = (TaskState.FINISHED, TaskState.FAILED)
+
+
+def _left(deadline: float | None) -> float:
+    return _BLOCK if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _stated(view: View) -> list[StatedRow]:
+    """The rows of a view that are not finished, each with its state."""
+    return [
+        *(StatedRow(row, TaskState.QUEUED, None) for row in view.queued),
+        *(StatedRow(row, TaskState.RUNNING, None) for row in view.running),
+        *(StatedRow(r, TaskState.FAILED, c) for r, c in zip(view.failed, view.conditions, strict=True)),
+    ]
+
+
+def _wait_result(
+    wanted: list[str], states: dict[str, TaskState | None], reason: Any
+) -> WaitResult:
+    by_state: dict[TaskState | None, list[str]] = {}
+    for key in wanted:
+        by_state.setdefault(states[key], []).append(key)
+    pending = [key for key in wanted if states[key] not in _FINAL]
+    done, failed = by_state.get(TaskState.FINISHED, []), by_state.get(TaskState.FAILED, [])
+    return WaitResult(done, failed, pending, reason)

@@ -1,0 +1,174 @@
+"""The Lua files as typed, content-addressed commands.
+
+Owns loading and packing; which script to call, and what its reply means, is the store's business.
+Scripts are addressed by their digest, so that two releases can share one server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import hiredis
+
+from ._keys import CATALOGUE, Keys
+
+Argument = str | bytes | int | float
+
+_SETTLING = ("index", "running", "finished", "failed", "failures", "tallies", "events")
+_LOSING = ("control", "queued", "queue", "bell", "running", "failed", "failures", "tallies", "workers")
+_TASK_DATA = (
+    "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
+    "failures", "tallies", "blobs", "events",
+)  # fmt: skip
+#: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
+KEYS: dict[str, tuple[str, ...]] = {
+    "open": ("control",),
+    "begin": ("control", "index", "running", "queued"),
+    "push": ("control", "index", "queued", "queue", "bell"),
+    "record": ("control", "index", "finished", "failed", "failures", "events"),
+    "settle": ("control", *_SETTLING, "queued"),
+    "step": ("control", *_SETTLING, "queued"),
+    "claim": ("control", "queued", "queue", "bell", "running"),
+    "settle_claim": ("control", *_SETTLING, "queued", "queue", "bell"),
+    "drop": (
+        "control", "queued", "queue", "ranked", "private", "delayed", "bell", "failed", "failures", "events",
+    ),
+    "look": ("control", "index", "queued", "running", "finished", "failed"),
+    "watch": ("control", "queued", "running", "finished", "failures", "leases", "events"),
+    "counts": ("control", "queued", "running", "finished", "failed", "leases"),
+    "register": ("control", "workers", "ends", "leases", "events"),
+    "beat": ("control", "leases"),
+    "reap": (*_LOSING, "leases", "events"),
+    "bury": (*_LOSING, "ends", "leases", "events"),
+    "stop": (*_LOSING, "leases", "events", "orders"),
+    "keep:specs": ("control", "specs"),
+    "keep:blobs": ("control", "blobs"),
+    "log": ("control", "logs"),
+    "reset:all": ("control", "workers", *(key for key in CATALOGUE if key not in ("control", "workers"))),
+    "reset:tasks": ("control", *_TASK_DATA),
+}  # fmt: skip
+NAMES = tuple(dict.fromkeys(name.partition(":")[0] for name in KEYS))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua file, its shared parts put in front."""
+
+    name: str
+    body: str
+    sha: str
+
+
+def _read(name: str) -> str:
+    return files("rushlight").joinpath("lua", *name.split("/")).read_text(encoding="utf-8")
+
+
+@cache
+def load(name: str) -> Script:
+    """The script ``lua/<name>.lua`` with the files of its ``-- include:`` line."""
+    text = _read(f"{name}.lua")
+    first, _, _ = text.partition("\n")
+    parts = first.removeprefix("-- include:").split() if first.startswith("-- include:") else []
+    body = "\n".join([*(_read(f"lib/{part}.lua") for part in parts), text])
+    return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def by_sha(sha: str) -> Script:
+    """The script with this digest, among those loaded in this process."""
+    return next(script for script in map(load, NAMES) if script.sha == sha)
+
+
+class Scripts:
+    """The scripts of one network: each method packs one call.
+
+    A script's keys are the same for every call, so they are given once, here; only ``stop`` and
+    ``reset`` also touch keys of single workers.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._heads: dict[str, tuple[Argument, ...]] = {}
+
+    def _pack(self, name: str, args: tuple[Argument, ...], more: tuple[str, ...] = ()) -> bytes:
+        head = self._heads.get(name)
+        if head is None:
+            keys = [self._keys[key] for key in KEYS[name]]
+            head = self._heads[name] = (b"EVALSHA", load(name.partition(":")[0]).sha, len(keys), *keys)
+        if more:
+            head = (*head[:2], len(KEYS[name]) + len(more), *head[3:], *more)
+        packed: bytes = hiredis.pack_command((*head, *args))
+        return packed
+
+    def open(self, epoch: str, version: int) -> bytes:
+        return self._pack("open", (epoch, version))
+
+    def begin(self, member: tuple[str, str, str], who: bytes, *tasks: Argument) -> bytes:
+        return self._pack("begin", (*member, who, *tasks))
+
+    def push(self, epoch: str, drain: bool, *tasks: Argument) -> bytes:
+        return self._pack("push", (epoch, int(drain), *tasks))
+
+    def record(self, epoch: str, *tasks: Argument) -> bytes:
+        return self._pack("record", (epoch, *tasks))
+
+    def settle(self, member: tuple[str, str, str], *verdicts: Argument) -> bytes:
+        return self._pack("settle", (*member, *verdicts))
+
+    def step(self, member: tuple[str, str, str], verdict: tuple[Argument, ...], *task: Argument) -> bytes:
+        return self._pack("step", (*member, *verdict, *task))
+
+    def claim(self, member: tuple[str, str, str], worker: bytes, number: int, n: int, woken: bool) -> bytes:
+        return self._pack("claim", (*member, worker, number, n, int(woken)))
+
+    def settle_claim(
+        self, member: tuple[str, str, str], verdict: tuple[Argument, ...], worker: bytes, number: int
+    ) -> bytes:
+        return self._pack("settle_claim", (*member, *verdict, worker, number, 1))
+
+    def drop(self, epoch: str, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()) -> bytes:
+        return self._pack("drop", (epoch, condition, int(every), *keys))
+
+    def look(self, records: bool, *keys: str) -> bytes:
+        return self._pack("look", (int(records), *keys))
+
+    def watch(self, microseconds: int) -> bytes:
+        return self._pack("watch", (microseconds,))
+
+    def counts(self) -> bytes:
+        return self._pack("counts", ())
+
+    def register(self, epoch: str, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
+        return self._pack("register", (epoch, proposed, version, lease, *workers))
+
+    def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
+        return self._pack("beat", (epoch, lease, *workers))
+
+    def reap(self, epoch: str, condition: bytes) -> bytes:
+        return self._pack("reap", (epoch, condition))
+
+    def bury(self, epoch: str, *ends: Argument) -> bytes:
+        return self._pack("bury", (epoch, *ends))
+
+    def stop(self, epoch: str, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
+        return self._pack("stop", (epoch, letter, condition, order, *ids), bells)
+
+    def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
+        return self._pack("keep:specs", (epoch, *pairs))
+
+    def keep_blobs(self, epoch: str, *pairs: Argument) -> bytes:
+        return self._pack("keep:blobs", (epoch, *pairs))
+
+    def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
+        return self._pack("log", (epoch, limit, worker_id, *entries))
+
+    def reset_all(self, epoch: str, ids: tuple[str, ...]) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
+        return self._pack("reset:all", (epoch, "all", "", *ids), bells)
+
+    def reset_tasks(self, epoch: str, new_epoch: str) -> bytes:
+        return self._pack("reset:tasks", (epoch, "tasks", new_epoch))

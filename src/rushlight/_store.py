@@ -1,0 +1,73 @@
+"""Every round trip to the server, as a verb. The only door to the data of a network.
+
+``Store`` puts the families together: tasks, reads, roster. ``_member`` holds what one worker writes.
+"""
+
+from __future__ import annotations
+
+import select
+from dataclasses import dataclass
+
+import hiredis
+import msgspec
+
+from ._store_roster import RosterVerbs
+from ._wire import Link
+
+
+class Store(RosterVerbs):
+    """One network on one server; see ``StoreBase`` for its contract."""
+
+    def listen(self) -> OrderListener:
+        """Orders given from now on, on a connection of their own."""
+        return OrderListener(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A word to supervisors: look after your workers now. ``worker_ids`` are those it is about."""
+
+    op: str
+    worker_ids: tuple[str, ...]
+
+
+class OrderListener:
+    """Waits for orders without blocking its thread: select on ``fileno()``, then ``read()``.
+
+    Raises StoreUnavailable when the connection breaks; make another listener then, and look after the
+    workers once, for what was missed.
+    """
+
+    #: Seconds after which the server answers empty-handed, so that a dead connection is noticed.
+    BLOCK = 20.0
+
+    def __init__(self, store: Store) -> None:
+        self._key = store.keys["orders"]
+        self._cursor = store.last_order()
+        self._link = Link(store.config, checked=True)
+        self._descriptor = self._ask()
+
+    def _ask(self) -> int:
+        command = ("XREAD", "BLOCK", int(self.BLOCK * 1000), "STREAMS", self._key, self._cursor)
+        return self._link.send(hiredis.pack_command(command))
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read(self) -> list[Order]:
+        """The orders that have come; empty when there are none yet. Does not block."""
+        orders: list[Order] = []
+        while select.select([self._descriptor], [], [], 0)[0]:
+            replies = self._link.receive()
+            if not replies:
+                continue
+            for _key, entries in replies[0] or ():
+                for identity, fields in entries:
+                    self._cursor = identity.decode()
+                    said = msgspec.msgpack.decode(fields[1])
+                    orders.append(Order(said["op"], tuple(said["worker_ids"])))
+            self._descriptor = self._ask()
+        return orders
+
+    def close(self) -> None:
+        self._link.close()

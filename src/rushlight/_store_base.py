@@ -1,0 +1,138 @@
+"""The ground every verb of the store stands on: link, epoch, codec, transactions.
+
+Knows nothing of tasks or workers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hiredis
+
+from ._codec import Codec, Spilled
+from ._connect import StoreConfig
+from ._keys import Keys, check_network
+from ._names import random_token
+from ._scripts import Scripts
+from ._trust import Trust
+from ._wire import Link
+from .errors import SecretRequired, StoreError, StoreVersion
+
+#: Version of keys and records. A store written by a later version is refused with StoreVersion.
+FORMAT = 1
+_MULTI = hiredis.pack_command((b"MULTI",))
+_EXEC = hiredis.pack_command((b"EXEC",))
+
+
+class StoreBase:
+    """One network on one server.
+
+    Thread-safe: calls share one connection under a lock, blocking waits borrow another. Fork-safe, and
+    picklable as its settings. Every write carries the network's epoch: after a ``reset`` by anybody the
+    next write of a manager starts the network anew, while a worker of the old one is refused.
+    """
+
+    def __init__(self, config: StoreConfig, network: str, *, spill_size: int = 65536) -> None:
+        self.network = check_network(network)
+        self.config = config
+        self.spill_size = spill_size
+        self.keys = Keys(network)
+        self.scripts = Scripts(self.keys)
+        self.link = Link(config)
+        self.link.connect()
+        secret = config.key()
+        self.trust = Trust(secret, network) if secret is not None else None
+        self.codec = Codec(self.trust, spill_size=spill_size)
+        #: The network's epoch as last seen; empty while this client has not met one.
+        self.epoch = ""
+        self._idle: list[Link] = []
+        self._guard = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "network": self.network, "spill_size": self.spill_size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["config"], state["network"], spill_size=state["spill_size"])  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Closes the connections; the next call opens them again."""
+        self.link.close()
+        with self._guard:
+            while self._idle:
+                self._idle.pop().close()
+
+    @contextmanager
+    def waiting_link(self) -> Iterator[Link]:
+        """A connection for one blocking command, so that nobody else waits behind it."""
+        with self._guard:
+            link = self._idle.pop() if self._idle else Link(self.config, checked=True)
+        try:
+            yield link
+        finally:
+            with self._guard:
+                self._idle.append(link)
+
+    def write(self, pack: Callable[[str], bytes | list[bytes]]) -> list[Any]:
+        """Sends what ``pack(epoch)`` makes, all in one trip, and returns the last reply.
+
+        Written again under the new epoch when a reset came between.
+        """
+        for _ in range(5):
+            epoch = self.epoch or self._open()
+            made = pack(epoch)
+            commands = [made] if isinstance(made, bytes) else made
+            replies = self.link.call_many(b"".join(commands), len(commands))
+            refusals = [reply for reply in replies if reply[0] == b"EPOCH"]
+            if not refusals:
+                last: list[Any] = replies[-1]
+                return last
+            self.epoch = refusals[0][1].decode()
+        raise StoreError(f"network {self.network!r} is being reset over and over", network=self.network)
+
+    def _open(self) -> str:
+        epoch, version = self.link.call(self.scripts.open(random_token(), FORMAT))
+        self.accept_format(int(version))
+        self.epoch = epoch.decode()
+        return self.epoch
+
+    def accept_format(self, version: int) -> None:
+        """Raises StoreVersion for a network written in a format this release does not know."""
+        if version != FORMAT:
+            raise StoreVersion(
+                f"network {self.network!r} is in format {version}, this release of Rushlight reads format "
+                f"{FORMAT}: upgrade, or reset the network with the release that wrote it",
+                found=version,
+                supported=FORMAT,
+            )
+
+    def transaction(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Runs the commands at one instant, in one trip, and returns their replies."""
+        packed = b"".join([_MULTI, *map(hiredis.pack_command, commands), _EXEC])
+        replies = self.link.call_many(packed, len(commands) + 2)
+        result: list[Any] | None = replies[-1]
+        if result is None:
+            raise StoreError("the server gave up a transaction", network=self.network)
+        for item in result:
+            if isinstance(item, hiredis.ReplyError):
+                raise StoreError(str(item), network=self.network)
+        return result
+
+    def require_trust(self, what: str) -> Trust:
+        """The envelope for code; SecretRequired where a remote server has neither password nor secret."""
+        if self.trust is None:
+            raise SecretRequired(
+                f"{what} cannot be sent through {self.config.address} unsigned: set RUSHLIGHT_SECRET (or "
+                "secret=) to the same value here and for the workers, or use a server with a password"
+            )
+        return self.trust
+
+    def load_spilled(self, spilled: list[Spilled]) -> list[Any]:
+        """The values behind references, in order; one trip. DataMissing if one is gone."""
+        if not spilled:
+            return []
+        command = ("HMGET", self.keys["blobs"], *(item.digest for item in spilled))
+        found = self.link.call(hiredis.pack_command(command))
+        return [self.codec.decode_spilled(item, data) for item, data in zip(spilled, found, strict=True)]

@@ -1,0 +1,169 @@
+"""Verbs that read tasks: views of states, single tasks, counts, and what waiters need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import hiredis
+import msgspec
+
+from ._records import Counts, TaskState
+from ._store_base import StoreBase
+
+_LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
+
+Rows = list[list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Tasks at one instant. Rows in the order of ``_records.Row``; ``conditions`` go with ``failed``."""
+
+    epoch: str
+    queued: Rows = field(default_factory=list)
+    running: Rows = field(default_factory=list)
+    finished: Rows = field(default_factory=list)
+    failed: Rows = field(default_factory=list)
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a waiter sees before it blocks; ``event`` is where it goes on listening."""
+
+    epoch: str
+    finished: int
+    failures: int
+    queued: int
+    running: int
+    live_workers: int
+    overdue: int
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts of everything, and how many leases have run out without having been reaped."""
+
+    epoch: str
+    tasks: Counts
+    live_workers: int
+    overdue: int
+
+
+class ReadVerbs(StoreBase):
+    """Reading tasks. Nothing here changes anything."""
+
+    def view(self, states: Collection[TaskState], cursor: int = 0) -> View:
+        """The tasks of some states at one instant; of the finished only those from ``cursor`` on."""
+        wanted = [state for state in TaskState if state in states]
+        commands: list[tuple[Any, ...]] = [("HGET", self.keys["control"], "epoch")]
+        for state in wanted:
+            commands.append(
+                ("LRANGE", self.keys["finished"], cursor, -1)
+                if state is TaskState.FINISHED
+                else ("HVALS", self.keys[state.value])
+            )
+        if TaskState.QUEUED in states:
+            commands.append(("LRANGE", self.keys["queue"], 0, -1))
+        epoch, *parts = self.transaction(*commands)
+        found = dict(zip(wanted, parts, strict=False))
+        failed, conditions = self._failed_rows(found.get(TaskState.FAILED, []))
+        return View(
+            epoch=(epoch or b"").decode(),
+            queued=self._queued_rows(found[TaskState.QUEUED], parts[-1]) if TaskState.QUEUED in found else [],
+            running=sorted(self.running_rows(found.get(TaskState.RUNNING, [])), key=_by_start),
+            finished=self._rows(found.get(TaskState.FINISHED, [])),
+            failed=failed,
+            conditions=conditions,
+        )
+
+    def _rows(self, parts: list[bytes]) -> Rows:
+        return self.codec.decode_rows(parts)[0] if parts else []
+
+    def running_rows(self, values: list[bytes]) -> Rows:
+        """Running records, decoded, in the order given."""
+        rows = self._rows([b"\x99" + value for value in values])
+        for row in rows:
+            row += (0, None, None)
+        return rows
+
+    def _queued_rows(self, values: list[bytes], order: list[bytes]) -> Rows:
+        rows = self._rows([b"\x98\xc0" + value for value in values])
+        for row in rows:
+            row += (0, 0, None, None)
+        place = {entry.partition(b"\0")[0].decode(): i for i, entry in enumerate(order)}
+        rows.sort(key=lambda row: (place.get(row[3], len(place)), row[7]))
+        return rows
+
+    def _failed_rows(self, values: list[bytes]) -> tuple[Rows, list[dict[str, Any]]]:
+        stored = self._rows([b"\x9c" + value for value in values])
+        stored.sort(key=lambda row: (row[0], row[10]))
+        return [[*row[3:], row[0], None, None] for row in stored], [row[2] for row in stored]
+
+    def look(self, keys: Sequence[str]) -> list[TaskState | None]:
+        """The states of tasks; None for a key the network does not have."""
+        if not keys:
+            return []
+        reply = self.link.call(self.scripts.look(False, *keys))
+        return [_LETTERS.get(letter) for (letter,) in reply[1:]]
+
+    def look_up(self, key: str) -> View:
+        """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's size."""
+        epoch, found = self.link.call(self.scripts.look(True, key))
+        parts: list[bytes] = found[1:]
+        state = _LETTERS.get(found[0])
+        failed, conditions = self._failed_rows(parts if state is TaskState.FAILED else [])
+        return View(
+            epoch=epoch.decode(),
+            queued=self._queued_rows(parts, []) if state is TaskState.QUEUED else [],
+            running=self.running_rows(parts) if state is TaskState.RUNNING else [],
+            finished=self._rows(parts) if state is TaskState.FINISHED else [],
+            failed=failed,
+            conditions=conditions,
+        )
+
+    def failures(self, cursor: int) -> tuple[str, list[str]]:
+        """The epoch, and the keys that failed from ``cursor`` on, in the order of their failures."""
+        epoch, keys = self.transaction(
+            ("HGET", self.keys["control"], "epoch"), ("LRANGE", self.keys["failures"], cursor, -1)
+        )
+        return (epoch or b"").decode(), [key.decode() for key in keys]
+
+    def failed_by_key(self, keys: Sequence[str]) -> tuple[Rows, list[dict[str, Any]]]:
+        """The failed tasks among the keys; those retried meanwhile are left out."""
+        if not keys:
+            return [], []
+        values = self.link.call(hiredis.pack_command(("HMGET", self.keys["failed"], *keys)))
+        return self._failed_rows([value for value in values if value is not None])
+
+    def all_keys(self) -> list[str]:
+        """The key of every task, in no order."""
+        return [key.decode() for key in self.link.call(hiredis.pack_command(("HKEYS", self.keys["index"])))]
+
+    def totals(self) -> Totals:
+        """Counts of everything at one instant."""
+        epoch, queued, running, finished, failed, live, overdue = self.link.call(self.scripts.counts())
+        return Totals(epoch.decode(), Counts(queued, running, finished, failed), live, overdue)
+
+    def watch(self, seconds: float) -> Standing:
+        """How things stand, and the promise that ``wait_event`` returns at the next change within ``seconds``."""
+        epoch, *numbers, event = self.link.call(self.scripts.watch(int(seconds * 1e6)))
+        return Standing(epoch.decode(), *numbers, event.decode())
+
+    def wait_event(self, after: str, seconds: float) -> bool:
+        """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
+        command = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
+        with self.waiting_link() as link:
+            return link.call(hiredis.pack_command(command), wait=seconds) is not None
+
+
+def _by_start(row: list[Any]) -> tuple[int, int]:
+    return row[8], row[7]
+
+
+def packed_worker(worker_id: str, attempt: int) -> bytes:
+    """What opens every running record of this worker's attempt: the fence of ``settle``."""
+    return msgspec.msgpack.encode(worker_id) + msgspec.msgpack.encode(attempt)

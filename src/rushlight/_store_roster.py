@@ -1,0 +1,260 @@
+"""Verbs about workers: joining, leases, ends, stopping, orders, logs, start arguments, reset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hiredis
+import msgspec
+
+from ._names import random_token
+from ._records import Exit, WorkerInfo, WorkerState
+from ._store_base import FORMAT
+from ._store_reads import ReadVerbs
+from ._store_tasks import TaskVerbs
+from .errors import ConfigError, DataMissing, StoreError, WorkerLost
+
+LETTERS = {
+    "s": WorkerState.STARTING,
+    "r": WorkerState.RUNNING,
+    "d": WorkerState.RUNNING,
+    "t": WorkerState.TERMINATED,
+    "k": WorkerState.KILLED,
+    "l": WorkerState.LOST,
+}
+_FINAL = {WorkerState.TERMINATED: "t", WorkerState.KILLED: "k", WorkerState.LOST: "l"}
+#: Log entries a network keeps; older ones go as new ones come.
+LOG_LIMIT = 20_000
+CRASHED = "Worker has crashed or was killed"
+KILLED = "Worker was killed"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCard:
+    """What a worker says of itself when it registers. ``token`` names this life of the id."""
+
+    worker_id: str
+    token: str
+    pid: int
+    hostname: str
+    launcher: str = "process"
+    supervisor: str = ""
+    on_lost: str = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How one life of a worker ended, and the message its unfinished tasks fail with."""
+
+    worker_id: str
+    token: str
+    state: WorkerState
+    message: str = CRASHED
+    exit: Exit = Exit()
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Answer to a renewal: a letter per worker (``LETTERS``; '?' is not a member), leases run out."""
+
+    letters: str
+    overdue: int
+
+
+class RosterVerbs(TaskVerbs, ReadVerbs):
+    """The network's workers."""
+
+    def register(self, cards: Sequence[WorkerCard], state: WorkerState, lease: float) -> str:
+        """Makes workers members, all or none, and returns the epoch. With the same tokens again it moves
+        them on. ConfigError if a live worker has the id, WorkerLost if this life was ended meanwhile."""
+        letter = "s" if state is WorkerState.STARTING else "r"
+        args: list[Any] = []
+        for card in cards:
+            told = {name: getattr(card, name) for name in card.__slots__ if name not in ("worker_id", "token")}
+            args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
+        command = self.scripts.register("", random_token(), FORMAT, int(lease * 1e6), *args)
+        reply = self.link.call(command)
+        if reply[0] == b"TAKEN":
+            taken = [name.decode() for name in reply[1]]
+            raise ConfigError(
+                f"worker_id {taken[0]!r} is taken by a live worker of network {self.network!r}; choose another",
+                worker_ids=taken,
+            )
+        if reply[0] == b"GONE":
+            gone = [name.decode() for name in reply[1]]
+            raise WorkerLost(f"worker {gone[0]!r} was stopped while it started", worker_id=gone[0])
+        self.accept_format(int(reply[2]))
+        self.epoch = reply[1].decode()
+        return self.epoch
+
+    def beat(self, members: Sequence[tuple[str, str]], lease: float) -> Beat:
+        """Renews the leases of (id, token) pairs, all in one command. Of a network that was reset all letters
+        are '?': nothing is created."""
+        flat = [part for member in members for part in member]
+        reply = self.link.call(self.scripts.beat(self.epoch, int(lease * 1e6), *flat))
+        if reply[0] == b"EPOCH":
+            if not reply[1]:
+                return Beat("?" * len(members), 0)
+            self.epoch = reply[1].decode()
+            return self.beat(members, lease)
+        return Beat(reply[1].decode(), reply[2])
+
+    def reap(self) -> list[str]:
+        """Declares workers lost whose lease ran out; returns those this call found."""
+        if not self.epoch and not self._adopt():
+            return []
+        condition = self.encode_condition({"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"})
+        return [wid.decode() for wid in self.write(lambda epoch: self.scripts.reap(epoch, condition))[1]]
+
+    def _adopt(self) -> bool:
+        """Takes the epoch the network has; False if it has none, and then nothing is to be done."""
+        found = self.link.call(hiredis.pack_command(("HGET", self.keys["control"], "epoch")))
+        self.epoch = found.decode() if found else ""
+        return bool(found)
+
+    def bury(self, ends: Sequence[WorkerEnd]) -> list[str]:
+        """Ends workers whose process ended or that leave; returns those that had not ended before."""
+        args: list[Any] = []
+        for end in ends:
+            report = {
+                "exit_code": end.exit.exit_code,
+                "signal": end.exit.signal,
+                "stderr": end.exit.stderr,
+                "reason": end.exit.reason,
+            }
+            told = {name: value for name, value in report.items() if value not in (None, "")}
+            condition = self.encode_condition({"message": end.message, **told, **end.exit.extra})
+            args += (end.worker_id, end.token, _FINAL[end.state], condition, msgspec.msgpack.encode(report))
+        reply = self.link.call(self.scripts.bury(self.epoch, *args))
+        if reply[0] == b"EPOCH":
+            if not reply[1]:
+                return []
+            self.epoch = reply[1].decode()
+            return self.bury(ends)
+        return [wid.decode() for wid in reply[1]]
+
+    def stop(self, worker_ids: Sequence[str], *, kill: bool) -> tuple[list[str], list[str]]:
+        """Asks workers to leave, or ends them now; returns those stopped and those that were not live."""
+        condition = self.encode_condition({"message": KILLED, "type": "WorkerKilled"})
+        order = msgspec.msgpack.encode({"op": "kill", "worker_ids": list(worker_ids)})
+        reply = self.write(
+            lambda epoch: self.scripts.stop(epoch, "k" if kill else "d", condition, order, tuple(worker_ids))
+        )
+        return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[2]]
+
+    def workers(self) -> list[WorkerInfo]:
+        """Everybody who ever registered, in the order of registration, at one instant."""
+        names = ("workers", "control", "ends", "tallies", "running")
+        commands: list[tuple[Any, ...]] = [("HGETALL", self.keys[name]) for name in names]
+        commands.append(("ZRANGE", self.keys["leases"], 0, -1, "WITHSCORES"))
+        *hashes, leases = self.transaction(*commands)
+        cards, control, ends, tallies, running = (dict(zip(h[::2], h[1::2], strict=True)) for h in hashes)
+        due = dict(zip(leases[::2], leases[1::2], strict=True))
+        at_work = {row[0]: row[3] for row in self.running_rows(list(running.values()))}
+        infos = [_info(wid, card, control, ends, tallies, due, at_work) for wid, card in cards.items()]
+        return sorted(infos, key=lambda info: (info.started_at or 0.0, info.worker_id))
+
+    def worker_states(self) -> dict[str, WorkerState]:
+        """The state of every worker; one small command."""
+        fields = self.link.call(hiredis.pack_command(("HGETALL", self.keys["control"])))
+        return {
+            name[2:].decode(): LETTERS[chr(value[0])]
+            for name, value in zip(fields[::2], fields[1::2], strict=True)
+            if name.startswith(b"w:")
+        }
+
+    def last_order(self) -> str:
+        """Where a supervisor begins to listen."""
+        found = self.link.call(
+            hiredis.pack_command(("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1))
+        )
+        return found[0][0].decode() if found else "0-0"
+
+    def add_logs(self, worker_id: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Appends to the capped log; of a network that was reset nothing is written."""
+        packed = [msgspec.msgpack.encode(entry) for entry in entries]
+        if packed and self.epoch:
+            self.link.call(self.scripts.log(self.epoch, LOG_LIMIT, worker_id, *packed))
+
+    def logs(self, after: str = "-") -> list[tuple[str, str, dict[str, Any]]]:
+        """Log entries (id, worker id, entry) after an id, oldest first."""
+        start = after if after == "-" else f"({after}"
+        found = self.link.call(hiredis.pack_command(("XRANGE", self.keys["logs"], start, "+")))
+        return [_log_entry(entry) for entry in found]
+
+    def wait_logs(self, after: str, seconds: float) -> bool:
+        """Blocks until there are log entries after an id; False when the time ran out."""
+        milliseconds = max(1, int(seconds * 1000))
+        command = ("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", self.keys["logs"], after)
+        with self.waiting_link() as link:
+            return link.call(hiredis.pack_command(command), wait=seconds) is not None
+
+    def keep_spec(self, digest: str, sealed: bytes) -> None:
+        """Stores start arguments under their digest."""
+        self.write(lambda epoch: self.scripts.keep_spec(epoch, digest, sealed))
+
+    def spec(self, digest: str) -> bytes:
+        """Start arguments by digest; DataMissing if the network does not have them."""
+        found: bytes | None = self.link.call(hiredis.pack_command(("HGET", self.keys["specs"], digest)))
+        if found is None:
+            raise DataMissing(
+                f"network {self.network!r} has no start arguments {digest!r}: was it reset after this worker "
+                "was launched?",
+                keys=[digest],
+            )
+        return found
+
+    def reset_tasks(self) -> None:
+        """Deletes the tasks and what belongs to them; workers stay members."""
+        if self._adopt():
+            self.write(lambda epoch: self.scripts.reset_tasks(epoch, random_token()))
+            self.epoch = ""
+
+    def reset_all(self, worker_ids: Sequence[str]) -> list[str]:
+        """Deletes every key, given the ids of all workers; returns ids it was not told of, deleting nothing."""
+        if not self._adopt():
+            return []
+        reply = self.link.call(self.scripts.reset_all(self.epoch, tuple(worker_ids)))
+        if reply[0] == b"WORKERS":
+            return [wid.decode() for wid in reply[1]]
+        if reply[0] == b"EPOCH" and reply[1]:
+            raise StoreError(f"network {self.network!r} was reset by somebody else just now")
+        self.epoch = ""
+        return []
+
+
+def _log_entry(entry: Any) -> tuple[str, str, dict[str, Any]]:
+    identity, fields = entry
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    return identity.decode(), found[b"w"].decode(), msgspec.msgpack.decode(found[b"e"])
+
+
+def _info(
+    wid: bytes,
+    stored: bytes,
+    control: Mapping[bytes, bytes],
+    ends: Mapping[bytes, bytes],
+    tallies: Mapping[bytes, bytes],
+    due: Mapping[bytes, bytes],
+    at_work: Mapping[str, str],
+) -> WorkerInfo:
+    registered, card = msgspec.msgpack.decode(b"\x92" + stored)
+    name = wid.decode()
+    report = msgspec.msgpack.decode(b"\x92" + ends[wid])[1] if wid in ends else {}
+    signal = report.get("signal")
+    return WorkerInfo(
+        worker_id=name,
+        pid=card["pid"],
+        hostname=card["hostname"],
+        state=LETTERS[chr(control[b"w:" + wid][0])],
+        launcher=card["launcher"],
+        heartbeat=float(due[wid]) / 1e6 if wid in due else None,
+        started_at=registered / 1e6,
+        current_task=at_work.get(name),
+        n_finished=int(tallies.get(b"f:" + wid, 0)),
+        n_failed=int(tallies.get(b"x:" + wid, 0)),
+        exit_code=report.get("exit_code") if signal is None else -signal,
+        reason=report.get("reason") or None,
+    )

@@ -1,0 +1,222 @@
+"""One connection to the server: sends packed bytes, reads replies, comes back after a failure.
+
+Every command that goes through here may be sent twice, so only commands that are idempotent under
+resending may: that is the scripts' and the readers' promise. Fork- and thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+import weakref
+from typing import Any
+
+import hiredis
+import redis
+from redis.connection import AbstractConnection
+
+from . import _scripts
+from ._connect import StoreConfig, check_server, unavailable
+from .errors import StoreError, StoreUnavailable
+
+#: Answers that say "not now": the server restarts, fails over or is busy with a script.
+_PASSING = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK", "UNBLOCKED")
+_CHUNK = 1 << 16
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+class Link:
+    """A connection that reconnects. Calls are serialised by a lock; each returns its replies.
+
+    Errors of the server arrive as StoreError, a server that stays away as StoreUnavailable after
+    ``patience`` seconds. After a fork the child makes a connection of its own.
+    """
+
+    def __init__(self, config: StoreConfig, *, checked: bool = False) -> None:
+        self.config = config
+        self._checked = checked
+        self._lock = threading.Lock()
+        self._connection: AbstractConnection | None = None
+        self._socket: Any = None
+        self._reader: Any = None
+        #: Counts round trips, for those who prove that an operation costs as few as it should.
+        self.trips = 0
+        _links.add(self)
+
+    def connect(self) -> None:
+        """Connects now; raises StoreUnavailable or StoreVersion."""
+        with self._lock:
+            if self._connection is None:
+                try:
+                    self._open(self.config.connect_timeout)
+                except (redis.RedisError, OSError) as error:
+                    raise unavailable(self.config, error) from error
+
+    def call(self, command: bytes, *, wait: float | None = None) -> Any:
+        """Sends one packed command and returns its reply; ``wait``: how long it may block on purpose."""
+        return self.call_many(command, 1, wait=wait)[0]
+
+    def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
+        """Sends n packed commands in one trip and returns their replies, in order."""
+        with self._lock:
+            give_up: float | None = None
+            pause = 0.02
+            while True:
+                try:
+                    if self._connection is None:
+                        self._open(self.config.connect_timeout)
+                    replies = self._exchange(commands, n, wait)
+                    fault = next((r for r in replies if isinstance(r, hiredis.ReplyError)), None)
+                    if fault is None:
+                        return replies
+                    if str(fault).startswith("NOSCRIPT"):
+                        self._load_scripts()
+                        continue
+                    # A transaction that met NOSCRIPT or the like tells it inside EXECABORT.
+                    if not str(fault).startswith(_PASSING):
+                        raise _refusal(fault, self.config)
+                    trouble: Exception = redis.ConnectionError(str(fault))
+                except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+                    self._drop()
+                    raise unavailable(self.config, error) from error
+                except (redis.RedisError, StoreUnavailable, OSError, hiredis.HiredisError) as error:
+                    trouble = error
+                except BaseException:
+                    # A reply may still be on its way: nobody must read it as the answer to another call.
+                    self._drop()
+                    raise
+                self._drop()
+                now = time.monotonic()
+                give_up = give_up if give_up is not None else now + self.config.patience
+                if now + pause > give_up:
+                    raise unavailable(self.config, trouble) from trouble
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def send(self, command: bytes) -> int:
+        """Sends without reading; returns the descriptor to wait on. The answer is read by ``receive``."""
+        with self._lock:
+            if self._connection is None:
+                self._open(self.config.connect_timeout)
+            self._socket.sendall(command)
+            self.trips += 1
+            descriptor: int = self._socket.fileno()
+            return descriptor
+
+    def receive(self) -> list[Any]:
+        """What has arrived of the answer to ``send``: the one reply, or nothing while it is not whole."""
+        with self._lock:
+            if self._socket is None:
+                raise unavailable(self.config, ConnectionError("the connection is closed"))
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                self._drop()
+                raise unavailable(self.config, ConnectionError("the server closed the connection"))
+            self._reader.feed(data)
+            reply = self._reader.gets()
+            if isinstance(reply, hiredis.ReplyError):
+                raise _refusal(reply, self.config)
+            return [] if reply is False else [reply]
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def forget(self) -> None:
+        """In a forked child: lets go of the parent's socket without a word on it."""
+        self._lock = threading.Lock()
+        if self._socket is not None:
+            os.close(self._socket.detach())
+        self._connection = self._socket = self._reader = None
+
+    def _open(self, limit: float) -> None:
+        connection = self.config.connect(timeout=limit)
+        try:
+            if not self._checked:
+                check_server(connection, self.config)
+                self._checked = True
+            plain = connection._sock
+            if type(plain) is socket.socket:
+                # The kernel's own timeout: settimeout would cost a poll per call.
+                plain.settimeout(None)
+                _kernel_timeout(plain, self.config.timeout)
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._connection, self._socket = connection, plain
+        self._reader = hiredis.Reader(notEnoughData=False)
+
+    def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
+        sock, reader = self._socket, self._reader
+        self.trips += 1
+        if wait is not None:
+            _set_timeout(sock, wait + self.config.timeout)
+        try:
+            sock.sendall(commands)
+            replies = []
+            while len(replies) < n:
+                reply = reader.gets()
+                if reply is False:
+                    data = sock.recv(_CHUNK)
+                    if not data:
+                        raise redis.ConnectionError("the server closed the connection")
+                    reader.feed(data)
+                else:
+                    replies.append(reply)
+        except BlockingIOError as error:
+            raise redis.TimeoutError(f"no answer within {self.config.timeout:g} s") from error
+        if wait is not None:
+            _set_timeout(sock, self.config.timeout)
+        return replies
+
+    def _load_scripts(self) -> None:
+        bodies = [_scripts.load(name).body for name in _scripts.NAMES]
+        packed = b"".join(hiredis.pack_command((b"SCRIPT", b"LOAD", body)) for body in bodies)
+        for reply in self._exchange(packed, len(bodies), None):
+            if isinstance(reply, hiredis.ReplyError):
+                raise _refusal(reply, self.config)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self._socket = self._reader = None
+        if connection is not None:
+            connection.disconnect()
+
+
+def _kernel_timeout(sock: socket.socket, seconds: float) -> None:
+    whole = int(seconds)
+    value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _set_timeout(sock: Any, seconds: float) -> None:
+    if type(sock) is socket.socket:
+        _kernel_timeout(sock, seconds)
+    else:
+        sock.settimeout(seconds)
+
+
+def _refusal(fault: Exception, config: StoreConfig) -> StoreError:
+    text = str(fault)
+    if text.startswith(("NOAUTH", "WRONGPASS")):
+        return unavailable(config, fault)
+    if "OOM" in text[:60] or "used memory > 'maxmemory'" in text:
+        text = f"{text}: raise maxmemory on the server at {config.address}, or reset networks no longer needed"
+    elif text.startswith("NOPERM"):
+        text = f"{text}: the account in the URL may not do this on the server at {config.address}"
+    error = StoreError(text, code=text.partition(" ")[0])
+    error.__cause__ = fault
+    return error
+
+
+def _forget_all() -> None:
+    for link in list(_links):
+        link.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

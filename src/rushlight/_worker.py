@@ -1,0 +1,320 @@
+"""The worker's face of a network: creates, takes and settles tasks under one worker id.
+
+Never starts processes; a plain worker keeps its lease with a thread, a supervised one leaves that to its
+supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from . import _inputs, _names
+from ._lease import LeaseThread
+from ._logs import LogReader
+from ._member import Member, Verdict
+from ._plan import find_config
+from ._reader import TaskReader
+from ._records import Task, TaskState, WorkerState
+from ._roster import WorkerReader
+from ._store import Store
+from ._store_roster import WorkerCard
+from ._store_tasks import Encoded
+from ._tables import StatedRow
+from .errors import ConfigError, StaleTaskWarning, TaskError, UnknownKey
+
+_log = logging.getLogger("rushlight")
+Fields = Mapping[str, Any]
+#: Message of tasks a worker still held when it left.
+_LEFT = "Task failed"
+
+
+class RushWorker(TaskReader, WorkerReader, LogReader):
+    """A member of a network that does tasks; registers on construction.
+
+    One worker belongs to one thread at a time, like the loop that drives it; reading is thread-safe.
+    Creating, finishing, failing and taking cost one round trip each, whatever the number of tasks.
+    ``lease``: seconds after which a worker that went silent is declared lost and its tasks fail; renewed
+    every third of that by a thread (``heartbeat=False``: somebody else renews it).
+    Raises StoreUnavailable, and ConfigError where a live worker has the id.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        url: str | None = None,
+        *,
+        worker_id: str | None = None,
+        heartbeat: bool = True,
+        lease: float = 15.0,
+        secret: str | bytes | None = None,
+    ) -> None:
+        _inputs.seconds(lease, "lease", least=0.1)
+        if worker_id is not None and (not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()):
+            raise ConfigError(f"worker_id={worker_id!r} must be printable text and not empty")
+        store = Store(find_config(url, secret), network)
+        card = WorkerCard(
+            worker_id=worker_id or _names.random_name(),
+            token=_names.random_token(),
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+        )
+        member = Member(store, card, lease)
+        member.join(WorkerState.RUNNING)
+        self._begin(store, member)
+        if heartbeat:
+            self._lease_thread = LeaseThread(store, card, lease)
+
+    @classmethod
+    def supervised(cls, store: Store, member: Member) -> RushWorker:
+        """The worker of a process whose supervisor registered it and keeps its lease."""
+        self = cls.__new__(cls)
+        self._begin(store, member)
+        return self
+
+    def _begin(self, store: Store, member: Member) -> None:
+        self._begin_reading(store)
+        self._begin_logs()
+        self._member = member
+        self._lease_thread: LeaseThread | None = None
+        #: Attempt of each task this worker holds.
+        self._held: dict[str, int] = {}
+        self._behind = False
+
+    def __repr__(self) -> str:
+        return f"<RushWorker {self.worker_id} of {self.network!r}>"
+
+    def __enter__(self) -> RushWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self._store.network
+
+    @property
+    def worker_id(self) -> str:
+        """This worker's id."""
+        return self._member.card.worker_id
+
+    # --- creating -------------------------------------------------------------------------------
+
+    def push_running_tasks(
+        self, xss: Iterable[Fields], *, xs_extra: Fields | Iterable[Fields | None] | None = None
+    ) -> list[str]:
+        """Creates tasks already running on this worker; returns their keys. One round trip, all or none.
+        Raises WorkerLost where this worker may not write any more."""
+        batch = self._encode(xss, xs_extra)
+        if batch.tasks:
+            self._member.begin(batch)
+            self._hold(batch)
+        return batch.keys
+
+    def push_running_task(self, xs: Fields, *, xs_extra: Fields | None = None) -> str:
+        """Creates one task already running on this worker; returns its key."""
+        return self.push_running_tasks([_inputs.one_task(xs, "xs")], xs_extra=xs_extra)[0]
+
+    def _encode(self, xss: Iterable[Fields], xs_extra: Any) -> Encoded:
+        batch = _inputs.task_batch(xss, "xss")
+        return self._store.encode_tasks(batch, _inputs.matching(xs_extra, len(batch), "xs_extra", "xss"))
+
+    def _hold(self, batch: Encoded) -> None:
+        for key in batch.keys:
+            self._held[key] = 1
+
+    # --- settling -------------------------------------------------------------------------------
+
+    def finish_tasks(
+        self,
+        keys: Iterable[str],
+        yss: Iterable[Fields],
+        *,
+        ys_extra: Fields | Iterable[Fields | None] | None = None,
+    ) -> list[bool]:
+        """Results in: True where this worker decided the task (also when it says so again), False where
+        somebody else had. One round trip, atomic. Raises UnknownKey before anything is written."""
+        names = _inputs.key_list(keys)
+        spilled: dict[str, bytes] = {}
+        payloads = self._payloads(names, yss, ys_extra, spilled)
+        return self._settle([self._verdict(k, "f", p) for k, p in zip(names, payloads, strict=True)], spilled)
+
+    def finish_task(self, key: str, ys: Fields, *, ys_extra: Fields | None = None) -> bool:
+        """The result of one task; see ``finish_tasks``."""
+        verdict, spilled = self._finishing(key, ys, ys_extra)
+        return self._settle([verdict], spilled)[0]
+
+    def fail_tasks(self, keys: Iterable[str], conditions: Any = None) -> list[bool]:
+        """Fails tasks: True where this worker decided the task. ``conditions``: one for all, or a list; each
+        an exception, a text, or a dict with ``message``. Atomic; UnknownKey before anything is written."""
+        names = _inputs.key_list(keys)
+        packed = [self._store.encode_condition(c) for c in _inputs.conditions(conditions, len(names))]
+        return self._settle([self._verdict(k, "x", p) for k, p in zip(names, packed, strict=True)], {})
+
+    def fail_task(self, key: str, condition: Any = None) -> bool:
+        """Fails one task; see ``fail_tasks``."""
+        return self.fail_tasks([_inputs.one_key(key)], [condition])[0]
+
+    def _payloads(self, keys: list[str], yss: Any, ys_extra: Any, spilled: dict[str, bytes]) -> list[bytes]:
+        results = _inputs.task_batch(yss, "yss")
+        _inputs.same_length(results, len(keys), "yss", "keys")
+        extras = _inputs.matching(ys_extra, len(keys), "ys_extra", "keys")
+        return self._store.encode_results(results, extras, spilled)
+
+    def _finishing(self, key: str, ys: Fields, ys_extra: Fields | None) -> tuple[Verdict, dict[str, bytes]]:
+        spilled: dict[str, bytes] = {}
+        extra = None if ys_extra is None else _inputs.one_task(ys_extra, "ys_extra")
+        payload = self._store.encode_results([_inputs.one_task(ys, "ys")], [extra], spilled)[0]
+        return self._verdict(_inputs.one_key(key), "f", payload), spilled
+
+    def _verdict(self, key: str, kind: str, payload: bytes) -> Verdict:
+        return Verdict(key, self._held.get(key, 1), kind, payload)
+
+    def _settle(self, verdicts: list[Verdict], spilled: dict[str, bytes]) -> list[bool]:
+        if not verdicts:
+            return []
+        try:
+            decided = self._member.settle(verdicts, spilled)
+        except UnknownKey as error:
+            # Tasks of ours that are gone were reset, which is no mistake of the loop's.
+            reset = {key for key in error.fields["keys"] if key in self._held}
+            if len(reset) < len(error.fields["keys"]):
+                raise
+            left = [verdict for verdict in verdicts if verdict.key not in reset]
+            answers = iter(self._settle(left, spilled))
+            decided = [verdict.key not in reset and next(answers) for verdict in verdicts]
+        self._let_go(verdicts, decided)
+        return decided
+
+    def _let_go(self, verdicts: list[Verdict], decided: list[bool]) -> None:
+        for verdict, ours in zip(verdicts, decided, strict=True):
+            self._held.pop(verdict.key, None)
+            if not ours:
+                text = f"StaleTaskWarning: task {verdict.key} had been decided by another writer; result discarded"
+                _log.warning(StaleTaskWarning(text))
+
+    # --- taking ---------------------------------------------------------------------------------
+
+    def pop_task(self, timeout: float = 1.0) -> Task | None:
+        """Takes the next queued task and marks it running here, waiting up to ``timeout`` seconds for one
+        (woken by the push); None when none came, or when this worker is to leave."""
+        tasks = self.pop_tasks(1, timeout)
+        return tasks[0] if tasks else None
+
+    def pop_tasks(self, n: int, timeout: float = 1.0) -> list[Task]:
+        """Takes up to n queued tasks, as many as there are, waiting only for the first."""
+        _inputs.count(n, "n", least=1)
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        return self._taken(self._member.claim(n, float("inf") if limit is None else limit))
+
+    def _taken(self, values: list[bytes]) -> list[Task]:
+        if not values:
+            return []
+        rows = self._store.running_rows(values)
+        tasks = self._as_tasks([StatedRow(row, TaskState.RUNNING, None) for row in rows])
+        for task in tasks:
+            self._held[task.key] = task.attempt
+        return tasks
+
+    def step(self, finish: tuple[str, Fields], push: Fields) -> str:
+        """Finishes a task and creates the next, running, in ONE round trip; returns the new key. A result
+        that came too late is logged, and the new task is created all the same."""
+        key, ys = _pair(finish)
+        verdict, spilled = self._finishing(key, ys, None)
+        batch = self._encode([_inputs.one_task(push, "push")], None)
+        decided = self._member.step(verdict, batch.tasks[0], spilled | batch.spilled)
+        self._let_go([verdict], [decided])
+        self._hold(batch)
+        return batch.keys[0]
+
+    def finish_and_pop(self, key: str, ys: Fields, timeout: float = 1.0) -> Task | None:
+        """Finishes a task and takes the next in ONE round trip; only where the queue is empty it waits, like
+        ``pop_task``."""
+        verdict, spilled = self._finishing(key, ys, None)
+        _inputs.seconds(timeout, "timeout", none=True)
+        decided, values = self._member.settle_and_claim(verdict, spilled)
+        self._let_go([verdict], [decided])
+        if values:
+            return self._taken(values)[0]
+        return self.pop_task(timeout) if timeout is None or timeout > 0 else None
+
+    @contextmanager
+    def task(self, xs: Fields, *, xs_extra: Fields | None = None) -> Iterator[RunningTask]:
+        """Creates a task running here for the block. ``t.finish(ys)`` settles it; an exception fails it with
+        type, message and traceback and goes on; leaving without finishing fails it."""
+        running = RunningTask(self, self.push_running_task(xs, xs_extra=xs_extra), dict(xs))
+        try:
+            yield running
+        except BaseException as error:
+            if not running.settled:
+                self.fail_task(running.key, error)
+            raise
+        if not running.settled:
+            self.fail_task(running.key, "Task failed: left without finishing")
+
+    # --- leaving --------------------------------------------------------------------------------
+
+    @property
+    def terminated(self) -> bool:
+        """True where the worker is to leave, or may not write any more. Costs no round trip while others
+        are made: it is never older than one second."""
+        return self._member.leaving
+
+    @property
+    def should_stop_when_idle(self) -> bool:
+        """True once the network drains (``push_tasks(terminate_workers=True)``) and the queue is empty."""
+        return self._member.idle_stop
+
+    def set_terminated(self) -> None:
+        """Leaves the network; tasks still held fail. Idempotent."""
+        if self._lease_thread is not None:
+            self._lease_thread.stop()
+            self._lease_thread = None
+        if not self._member.gone:
+            self._member.leave(_LEFT)
+        self._held.clear()
+
+    def close(self) -> None:
+        """Leaves the network and closes the connections."""
+        self.set_terminated()
+        self._store.close()
+
+
+class RunningTask:
+    """A task in the block of ``worker.task(xs)``."""
+
+    def __init__(self, worker: RushWorker, key: str, xs: dict[str, Any]) -> None:
+        self._worker = worker
+        self.key = key
+        self.xs = xs
+        self.settled = False
+
+    def finish(self, ys: Fields, *, ys_extra: Fields | None = None) -> bool:
+        """The result; True if this call decided the task. Raises TaskError when called twice."""
+        if self.settled:
+            raise TaskError(f"task {self.key} is settled already", key=self.key)
+        decided = self._worker.finish_task(self.key, ys, ys_extra=ys_extra)
+        self.settled = True
+        return decided
+
+    def fail(self, condition: Any = None) -> bool:
+        """Fails the task without an exception."""
+        if self.settled:
+            raise TaskError(f"task {self.key} is settled already", key=self.key)
+        self.settled = True
+        return self._worker.fail_task(self.key, condition)
+
+
+def _pair(finish: object) -> tuple[str, Fields]:
+    if not isinstance(finish, tuple) or len(finish) != 2:
+        raise ConfigError(f"finish must be a pair (key, ys), got {finish!r}")
+    return finish

@@ -1,0 +1,18 @@
+-- include: gate
+-- Renews the leases of workers that are still members; says which are not, and whether others' ran out.
+-- A lease that ran out but was not reaped is renewed: the worker was only slow.
+-- KEYS: control leases.
+-- ARGV: epoch, lease in microseconds, then per worker: id, token.
+-- Reply: {'ok', letters (one per worker, '?' for none of ours), leases run out}, or EPOCH.
+local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
+if refused then return refused end
+local now, letters = clock(), {}
+local due = string.format('%.0f', now + tonumber(ARGV[2]))
+for i = 3, #ARGV, 2 do
+  local status = redis.call('HGET', KEYS[1], 'w:' .. ARGV[i])
+  local letter = '?'
+  if status and string.sub(status, 2) == ARGV[i + 1] then letter = string.sub(status, 1, 1) end
+  if letter == 's' or letter == 'r' or letter == 'd' then redis.call('ZADD', KEYS[2], due, ARGV[i]) end
+  letters[#letters + 1] = letter
+end
+return {'ok', table.concat(letters), redis.call('ZCOUNT', KEYS[2], '-inf', string.format('%.0f', now))}

@@ -1,0 +1,38 @@
+-- Who may write. The control hash is read once; everything a reply must carry rides on that read.
+
+-- The epoch check every writing script makes: nil when `epoch` is the network's own.
+local function wrong_epoch(current, epoch)
+  if current == epoch then return nil end
+  return {'EPOCH', current or ''}
+end
+
+-- A worker's entry: returns the refusal, or nil and the record of what the read told.
+-- A worker that was declared lost, killed or replaced (another token) gets GONE and its letter.
+local function worker_gate(control, epoch, wid, token)
+  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid)
+  if c[1] ~= epoch then return {'EPOCH', c[1] or '', (c[4] and string.sub(c[4], 2) == token) and 1 or 0} end
+  local letter = c[4] and string.sub(c[4], 1, 1) or '?'
+  if not c[4] or string.sub(c[4], 2) ~= token then return {'GONE', 'l'} end
+  if letter ~= 'r' and letter ~= 'd' and letter ~= 's' then return {'GONE', letter} end
+  return nil, {letter = letter, drain = c[2], watch = c[3], claim = c[5]}
+end
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+-- One entry is enough: watchers wake and read from their own cursors.
+local function announce(events, watch, now)
+  if watch and tonumber(watch) > now then redis.call('XADD', events, 'MAXLEN', 1, '*', 'e', '') end
+end
+
+-- At most one token: a waiter that takes it rings again if it leaves tasks behind.
+local function ring(bell)
+  if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
+end
+
+-- The head of every reply to a worker: its letter, and the queue's length where it drains (else -1).
+local function riding(me, queued)
+  return me.letter, me.drain and redis.call('HLEN', queued) or -1
+end

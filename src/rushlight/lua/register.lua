@@ -1,0 +1,42 @@
+-- include: gate
+-- Makes workers members of the network, `starting` or `running`, and gives the network its epoch if it
+-- has none. The same token again moves a worker on from starting to running; another token takes over an
+-- id only when its last holder is gone.
+-- KEYS: control workers ends leases events.
+-- ARGV: epoch or '' (not yet known), proposed epoch, format, lease in microseconds, then per worker:
+--   id, token, letter, card.
+-- Reply: {'ok', epoch, format}, or {'TAKEN', ids}, or EPOCH (reset since), or {'GONE', ids} (a start that
+--   was stopped or given up meanwhile).
+if ARGV[1] ~= '' then
+  local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
+  if refused then return refused end
+end
+local now, taken, gone = clock(), {}, {}
+for i = 5, #ARGV, 4 do
+  local status = redis.call('HGET', KEYS[1], 'w:' .. ARGV[i])
+  if status then
+    local letter, mine = string.sub(status, 1, 1), string.sub(status, 2) == ARGV[i + 1]
+    local live = letter == 's' or letter == 'r' or letter == 'd'
+    if live and not mine then taken[#taken + 1] = ARGV[i] end
+    if mine and not live then gone[#gone + 1] = ARGV[i] end
+  end
+end
+if #taken > 0 then return {'TAKEN', taken} end
+if #gone > 0 then return {'GONE', gone} end
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'format', ARGV[3])
+local due = string.format('%.0f', now + tonumber(ARGV[4]))
+for i = 5, #ARGV, 4 do
+  local id, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local status = redis.call('HGET', KEYS[1], 'w:' .. id)
+  -- A terminate that came while the worker was starting stays in force.
+  if not (status == 'd' .. token) then redis.call('HSET', KEYS[1], 'w:' .. id, letter .. token) end
+  if not status or string.sub(status, 2) ~= token then
+    redis.call('HSET', KEYS[2], id, cmsgpack.pack(now) .. ARGV[i + 3])
+    redis.call('HDEL', KEYS[3], id)
+  end
+  redis.call('ZADD', KEYS[4], due, id)
+end
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'format', 'watch')
+announce(KEYS[5], c[3], now)
+return {'ok', c[1], c[2]}
