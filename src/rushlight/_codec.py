@@ -70,13 +70,21 @@ class Codec:
     def _encode_each(self, fields: Mapping[str, Any], where: str, spilled: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []
         for name, value in _columns(fields, where).items():
-            data = element(value, f"{where}[{label(name)}]", self.trust)
+            data = self._encode_column(name, value, where)
             if len(data) > self.spill_size:
                 digest = _digest(data)
                 spilled[digest] = data
                 data = element(Spilled(digest, len(data)), where, None)
             parts += (encode(name), data)
         return b"".join((_header(len(parts) // 2, 0x80, 0xDE), *parts))
+
+    def _encode_column(self, name: str, value: Any, where: str) -> bytes:
+        if type(value) in PLAIN:
+            try:
+                return encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                return element(value, where, self.trust)
+        return element(value, f"{where}[{label(name)}]", self.trust)
 
     def decode(self, data: bytes) -> Any:
         """The value of one element; spilled values as ``Spilled``. Raises CodecError or MissingExtra."""

@@ -78,6 +78,9 @@ class _Writer:
         handler = _HANDLERS.get(kind)
         if handler is not None:
             return handler(self, value, step)
+        head = _scalar_heads.get(kind)
+        if head is not None:
+            return Ext(ext.NPSCALAR, head + value.tobytes())
         packer = ext.PACK.get(kind)
         if packer is not None:
             return Ext(packer[0], packer[1](value))
@@ -235,6 +238,8 @@ class _Writer:
             if type(value) is np.bytes_:
                 return _framed(ext.NPSCALAR, (_ext_numpy.BYTES_SCALAR,), bytes(value))
             spec = _ext_numpy.spec_of(value.dtype)
+            if spec is not None and value.dtype.kind in "biufc":
+                _scalar_heads[type(value)] = _head((spec,))
             return None if spec is None else _framed(ext.NPSCALAR, (spec,), value.tobytes())
         if type(value) not in (np.ndarray, np.memmap):
             return None
@@ -280,8 +285,16 @@ class _Writer:
 
 
 def _framed(code: int, header: tuple[Any, ...], data: Any) -> Ext:
-    head = encode(header)
-    return Ext(code, b"".join((len(head).to_bytes(4, "big"), head, data)))
+    return Ext(code, b"".join((_head(header), data)))
+
+
+def _head(header: tuple[Any, ...]) -> bytes:
+    encoded = encode(header)
+    return len(encoded).to_bytes(4, "big") + encoded
+
+
+#: NumPy's number types, as they are met: all of a type's scalars begin with the same bytes.
+_scalar_heads: Final[dict[type, bytes]] = {}
 
 
 _HANDLERS: Final[Mapping[type, Callable[[_Writer, Any, Step], Any]]] = {
