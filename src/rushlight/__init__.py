@@ -1,1 +1,40 @@
-"""Rushlight."""
+"""Rushlight: asynchronous, decentralised computing over Redis or Valkey.
+
+General layout, lowest first; a module imports only from those above it in this list:
+
+    errors, _records                 what there is to say
+    _codec, _trust, _keys, _names    values as bytes, signed code, the spelling of keys
+    _server, _connect, _wire         the embedded server; reaching a server; one connection
+    lua/, _scripts, _store*, _member what a transition is, and every round trip as a verb
+    _tables, _logs, _reader, _roster what has been read, as tables
+    _worker, launchers/              a worker's face; how processes are started
+    _child, _supervisor              the life of worker processes
+    _manager                         a manager's face
+    cli/                             the command line
+
+Names without an underscore here are public; errors live in ``rushlight.errors``.
+"""
+
+from . import errors, launchers
+from ._codec import register_type
+from ._manager import Rush
+from ._plan import plan
+from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState
+from ._version import __version__
+from ._worker import RushWorker
+
+__all__ = [
+    "Counts",
+    "Rush",
+    "RushWorker",
+    "Task",
+    "TaskState",
+    "WaitResult",
+    "WorkerInfo",
+    "WorkerState",
+    "__version__",
+    "errors",
+    "launchers",
+    "plan",
+    "register_type",
+]

@@ -60,7 +60,7 @@ class StoreConfig:
             url = _checked(url, where)
         raw = secret if secret is not None else os.environ.get("RUSHLIGHT_SECRET") or None
         if isinstance(raw, str):
-            raw = raw.encode()
+            raw = _secret_bytes(raw)
         if raw is not None and (not isinstance(raw, bytes) or len(raw) < 8):
             raise ConfigError("secret: use a str or bytes of at least 8 bytes")
         return replace(cls(url=url, secret=raw), **settings)
@@ -121,6 +121,24 @@ class StoreConfig:
         kind: type[AbstractConnection] = settings.pop("connection_class", None) or Connection
         settings.pop("max_connections", None)
         return kind, settings
+
+
+def secret_text(secret: bytes) -> str:
+    """The secret as ``RUSHLIGHT_SECRET`` can hold it."""
+    try:
+        text = secret.decode("ascii")
+    except UnicodeDecodeError:
+        return f"hex:{secret.hex()}"
+    return text if text.isprintable() and not text.startswith("hex:") else f"hex:{secret.hex()}"
+
+
+def _secret_bytes(text: str) -> bytes:
+    if not text.startswith("hex:"):
+        return text.encode()
+    try:
+        return bytes.fromhex(text[4:])
+    except ValueError as error:
+        raise ConfigError("secret: what follows 'hex:' must be pairs of hexadecimal digits") from error
 
 
 def _checked(url: str, where: str) -> str:

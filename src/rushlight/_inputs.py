@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ._records import AS_FORMS, TaskState
+from ._records import TaskState
 from .errors import ConfigError
 
 DEFAULT_CONDITION = "Task failed"
@@ -94,18 +96,6 @@ def one_state(state: object) -> TaskState:
         ) from error
 
 
-def form(as_: object) -> str:
-    """One of the five forms of a table."""
-    if as_ not in AS_FORMS:
-        raise ConfigError(f"as_={as_!r} is not a form of table; there are {', '.join(map(repr, AS_FORMS))}")
-    return str(as_)
-
-
-def field_list(fields: object) -> list[str] | None:
-    """Column names, or None for all."""
-    return None if fields is None else key_list(fields, "fields")
-
-
 def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0) -> float | None:
     """A number of seconds; None only where it means something."""
     if value is None and none:
@@ -121,6 +111,39 @@ def count(value: object, name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r} must be a whole number, at least {least}")
     return value
+
+
+def counts(values: object, n: int, name: str) -> list[int]:
+    """One whole number for all tasks, or a list with one each."""
+    if isinstance(values, int):
+        return [count(values, name)] * n
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} must be a whole number or a list of them, got {_kind(values)}")
+    batch = list(values)
+    same_length(batch, n, name, "xss")
+    return [count(value, f"{name}[{i}]") for i, value in enumerate(batch)]
+
+
+def log_level(value: object) -> str | None:
+    """The name of a level of ``logging``."""
+    if value is None:
+        return None
+    found = logging.getLevelName(value.upper() if isinstance(value, str) else value)
+    if isinstance(value, str) and isinstance(found, int):
+        return value.upper()
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(found, str):
+        return str(value)
+    raise ConfigError(f"log_level={value!r} is not a level of logging; use 'debug', 'info', 'warning', 'error'")
+
+
+def directory(value: object, name: str) -> str:
+    """The absolute path of a directory that exists."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{name} must be a path, got {_kind(value)}")
+    path = os.path.abspath(os.fspath(value))
+    if not os.path.isdir(path):
+        raise ConfigError(f"{name}={str(path)!r} is not a directory: make it first")
+    return str(path)
 
 
 def condition(value: object) -> dict[str, Any]:
@@ -143,14 +166,14 @@ def condition(value: object) -> dict[str, Any]:
     raise ConfigError(f"condition must be an exception, a str or a dict with 'message', got {_kind(value)}")
 
 
-def conditions(values: object, n: int) -> list[dict[str, Any]]:
+def conditions(values: object, n: int, to: str = "keys") -> list[dict[str, Any]]:
     """One condition for all tasks, or a list with one each."""
     if values is None or isinstance(values, (str, BaseException, Mapping)):
         return [condition(values)] * n
     if not isinstance(values, Iterable):
         raise ConfigError(f"conditions must be a list, one per task, got {_kind(values)}")
     batch = list(values)
-    same_length(batch, n, "conditions", "keys")
+    same_length(batch, n, "conditions", to)
     return [condition(value) for value in batch]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import _inputs
 from ._store import Store
+from ._tables import check_request, log_table
 from .errors import RushlightError
 
 #: Entries sent in one trip, and seconds an entry waits at most for company.
@@ -119,9 +120,10 @@ class LogReader:
         """What workers logged and printed, oldest first: columns ``worker_id level timestamp logger caller
         msg``, with ``time_difference`` also the seconds since the worker's entry before."""
         wanted = None if worker_ids is None else set(_inputs.key_list(worker_ids, "worker_ids"))
-        form = _inputs.form(as_)
+        check_request(as_)
         entries = [(wid, e) for _, wid, e in self._store.logs() if wanted is None or wid in wanted]
-        return _log_table(sorted(entries, key=lambda entry: entry[1]["t"]), time_difference, form)
+        rows = _log_rows(sorted(entries, key=lambda entry: entry[1]["t"]), time_difference)
+        return log_table(rows, as_, time_difference=time_difference)
 
     def print_log(self) -> None:
         """Prints the log entries this object has not printed before."""
@@ -157,30 +159,14 @@ def format_entry(worker_id: str, entry: Mapping[str, Any]) -> str:
     return f"[{worker_id}] {stamp} {entry['level']} {entry['logger']}: {entry['msg']}"
 
 
-def _log_table(entries: list[tuple[str, dict[str, Any]]], difference: bool, form: str) -> Any:
-    rows = []
+def _log_rows(entries: list[tuple[str, dict[str, Any]]], difference: bool) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     last: dict[str, float] = {}
     for worker_id, entry in entries:
-        row = {
-            "worker_id": worker_id,
-            "level": entry["level"],
-            "timestamp": entry["t"],
-            "logger": entry["logger"],
-            "caller": entry["caller"],
-            "msg": entry["msg"],
-        }
+        row = {"worker_id": worker_id, "level": entry["level"], "timestamp": entry["t"]}
+        row |= {name: entry[name] for name in ("logger", "caller", "msg")}
         if difference:
             row["time_difference"] = entry["t"] - last.get(worker_id, entry["t"])
         last[worker_id] = entry["t"]
         rows.append(row)
-    return record_table(rows, _LOG_COLUMNS | ({"time_difference": float} if difference else {}), form)
-
-
-_LOG_COLUMNS: dict[str, type] = {
-    "worker_id": str,
-    "level": str,
-    "timestamp": float,
-    "logger": str,
-    "caller": str,
-    "msg": str,
-}
+    return rows

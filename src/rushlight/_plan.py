@@ -96,7 +96,7 @@ class _Scope:
 plan = _Planner()
 
 
-def find_config(url: str | None, secret: str | bytes | None = None) -> StoreConfig:
+def find_config(url: str | None, secret: str | bytes | None = None, **limits: float) -> StoreConfig:
     """Settings by order: argument, plan, environment, embedded server."""
     current = plan.current()
-    return StoreConfig.find(url or current.url, secret if secret is not None else current.secret)
+    return StoreConfig.find(url or current.url, secret if secret is not None else current.secret, **limits)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from ._member import unknown_keys
 from ._records import Counts, Task, TaskState, WaitResult
 from ._store import Store
 from ._store_reads import Standing, View
-from ._tables import FinishedTable, StatedRow, build_table
+from ._tables import FinishedTable, StatedRow, build_table, check_request
 from .errors import DataMissing
 
 #: Seconds a wait blocks at most before it looks at leases again.
@@ -32,6 +33,7 @@ class TaskReader:
         self._reading = threading.RLock()
         self._finished = FinishedTable(resolve=store.load_spilled)
         self._finished_keys: list[str] = []
+        self._finished_seqs = array("q")
         self._read_epoch = ""
         self._seen = 0
         self._streamed = (0, 0)
@@ -46,22 +48,21 @@ class TaskReader:
         Queued tasks in the order they will be taken, running by start, finished in completion order,
         failed by time. One round trip; of the finished only those new to this object are transferred.
         """
-        wanted, form, names = _inputs.state_list(states), _inputs.form(as_), _inputs.field_list(fields)
+        wanted = _inputs.state_list(states)
+        check_request(as_, fields)
         with self._reading:
             view = self._look(wanted)
             others = _stated(view)
             if TaskState.FINISHED not in wanted:
                 return build_table(
                     others,
-                    form,
-                    names,
+                    as_,
+                    fields,
                     resolve=self._store.load_spilled,
                     state_column=True,
                     conditions=TaskState.FAILED in wanted,
                 )
-            return self._finished.table_with(
-                others, form, names, order=wanted, conditions=TaskState.FAILED in wanted
-            )
+            return self._finished.table_with(others, as_, fields, conditions=TaskState.FAILED in wanted)
 
     def fetch_queued_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
         """The queued tasks, in the order they will be taken."""
@@ -78,17 +79,17 @@ class TaskReader:
 
     def fetch_finished_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
         """The finished tasks in completion order, the same for every reader."""
-        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        check_request(as_, fields)
         with self._reading:
             self._look([TaskState.FINISHED])
-            return self._finished.table(form, names)
+            return self._finished.table(as_, fields)
 
     def fetch_new_tasks(
         self, timeout: float = 0.0, *, fields: Sequence[str] | None = None, as_: str = "polars"
     ) -> Any:
         """The tasks finished since this object's last ``fetch_new_tasks``; waits up to ``timeout`` seconds for
         the first (None: without end), woken by the event. An empty table when none came."""
-        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        check_request(as_, fields)
         limit = _inputs.seconds(timeout, "timeout", none=True)
         deadline = None if limit is None else time.monotonic() + limit
         while True:
@@ -98,18 +99,18 @@ class TaskReader:
                 left = _left(deadline)
                 if len(self._finished) > start or left <= 0:
                     self._seen = len(self._finished)
-                    return self._finished.table(form, names, start=start)
+                    return self._finished.table(as_, fields, start=start)
                 known = len(self._finished)
             standing = self._watch(left)
             if standing.finished == known and standing.epoch == self._read_epoch:
                 self._store.wait_event(standing.event, min(left, _BLOCK))
 
     def _fetch_one(self, state: TaskState, fields: Sequence[str] | None, as_: str) -> Any:
-        form, names = _inputs.form(as_), _inputs.field_list(fields)
+        check_request(as_, fields)
         return build_table(
             _stated(self._store.view([state])),
-            form,
-            names,
+            as_,
+            fields,
             resolve=self._store.load_spilled,
             state_column=False,
             conditions=state is TaskState.FAILED,
@@ -124,12 +125,14 @@ class TaskReader:
                 self._read_epoch = view.epoch
                 self._finished.clear()
                 self._finished_keys.clear()
+                self._finished_seqs = array("q")
                 self._seen = 0
                 self._streamed = (0, 0)
                 if stale:
                     continue
             self._finished.extend(view.finished)
             self._finished_keys += [row[3] for row in view.finished]
+            self._finished_seqs.extend(row[7] for row in view.finished)
             return view
 
     # --- single tasks, keys, counts -------------------------------------------------------------
@@ -137,7 +140,7 @@ class TaskReader:
     def task(self, key: str) -> Task:
         """One task as it is now, in a time that does not grow with the network. Raises UnknownKey."""
         view = self._store.look_up(_inputs.one_key(key))
-        rows = [*_stated(view), *(StatedRow(row, TaskState.FINISHED, None) for row in view.finished)]
+        rows = [*_stated(view), *(StatedRow(TaskState.FINISHED, row) for row in view.finished)]
         if not rows:
             raise unknown_keys([key], self._store.network)
         return self._as_tasks(rows)[0]
@@ -152,8 +155,9 @@ class TaskReader:
         if state is None:
             with self._reading:
                 view = self._look(TaskState)
-                rows = [*view.queued, *view.running, *view.failed]
-                pairs = [(row[7], row[3]) for row in rows] + self._finished.numbered_keys()
+                others = [*view.queued, *view.running, *view.failed]
+                pairs = [(row[7], row[3]) for row in others]
+                pairs += zip(self._finished_seqs, self._finished_keys, strict=True)
             return [key for _seq, key in sorted(pairs)]
         wanted = _inputs.one_state(state)
         if wanted is TaskState.FINISHED:
@@ -276,7 +280,7 @@ class TaskReader:
             tasks: list[Task] = self._finished.table("tasks", None, start=start)
             rows, conditions = self._store.failed_by_key(list(dict.fromkeys(failed_keys)))
             self._streamed = (len(self._finished), failures + len(failed_keys))
-        failed = [StatedRow(row, TaskState.FAILED, c) for row, c in zip(rows, conditions, strict=True)]
+        failed = [StatedRow(TaskState.FAILED, row, c) for row, c in zip(rows, conditions, strict=True)]
         return sorted([*tasks, *self._as_tasks(failed)], key=lambda task: task.finished_at or 0.0)
 
     def _as_tasks(self, rows: list[StatedRow]) -> list[Task]:
@@ -308,9 +312,9 @@ def _left(deadline: float | None) -> float:
 def _stated(view: View) -> list[StatedRow]:
     """The rows of a view that are not finished, each with its state."""
     return [
-        *(StatedRow(row, TaskState.QUEUED, None) for row in view.queued),
-        *(StatedRow(row, TaskState.RUNNING, None) for row in view.running),
-        *(StatedRow(r, TaskState.FAILED, c) for r, c in zip(view.failed, view.conditions, strict=True)),
+        *(StatedRow(TaskState.QUEUED, row) for row in view.queued),
+        *(StatedRow(TaskState.RUNNING, row) for row in view.running),
+        *(StatedRow(TaskState.FAILED, r, c) for r, c in zip(view.failed, view.conditions, strict=True)),
     ]
 
 

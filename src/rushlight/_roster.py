@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _inputs
 from ._records import WorkerState
 from ._store import Store
-from ._tables import worker_table
+from ._tables import check_request, worker_table
 
 
 class WorkerReader:
@@ -25,9 +24,9 @@ class WorkerReader:
 
     def fetch_workers(self, *, as_: str = "polars") -> Any:
         """``worker_info`` in any form; ``"tasks"`` gives ``WorkerInfo`` records."""
-        form = _inputs.form(as_)
+        check_request(as_)
         self.detect_lost_workers()
-        return worker_table(self._store.workers(), form)
+        return worker_table(self._store.workers(), as_)
 
     def detect_lost_workers(self) -> list[str]:
         """Declares workers lost whose lease ran out, settles their tasks, and returns their ids. Runs by

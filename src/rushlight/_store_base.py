@@ -35,14 +35,17 @@ class StoreBase:
     next write of a manager starts the network anew, while a worker of the old one is refused.
     """
 
-    def __init__(self, config: StoreConfig, network: str, *, spill_size: int = 65536) -> None:
+    def __init__(
+        self, config: StoreConfig, network: str, *, spill_size: int = 65536, connect: bool = True
+    ) -> None:
         self.network = check_network(network)
         self.config = config
         self.spill_size = spill_size
         self.keys = Keys(network)
         self.scripts = Scripts(self.keys)
         self.link = Link(config)
-        self.link.connect()
+        if connect:
+            self.link.connect()
         secret = config.key()
         self.trust = Trust(secret, network) if secret is not None else None
         self.codec = Codec(self.trust, spill_size=spill_size)
@@ -55,7 +58,8 @@ class StoreBase:
         return {"config": self.config, "network": self.network, "spill_size": self.spill_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["config"], state["network"], spill_size=state["spill_size"])  # type: ignore[misc]
+        # Connects on first use: whoever unpickles may not need it.
+        self.__init__(**state, connect=False)  # type: ignore[misc]
 
     def close(self) -> None:
         """Closes the connections; the next call opens them again."""

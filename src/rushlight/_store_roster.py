@@ -165,6 +165,22 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             if name.startswith(b"w:")
         }
 
+    def ran(self) -> set[str]:
+        """The workers that have ever been running, whatever became of them."""
+        fields = self.link.call(hiredis.pack_command(("HKEYS", self.keys["control"])))
+        return {name[2:].decode() for name in fields if name.startswith(b"r:")}
+
+    def unburied(self, worker_ids: Sequence[str]) -> list[str]:
+        """Of these workers, those under a supervisor that has not reported the end of their process."""
+        cards, ends = self.transaction(
+            ("HMGET", self.keys["workers"], *worker_ids), ("HMGET", self.keys["ends"], *worker_ids)
+        )
+        return [
+            wid
+            for wid, card, end in zip(worker_ids, cards, ends, strict=True)
+            if end is None and card is not None and msgspec.msgpack.decode(b"\x92" + card)[1]["supervisor"]
+        ]
+
     def last_order(self) -> str:
         """Where a supervisor begins to listen."""
         found = self.link.call(

@@ -66,7 +66,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         )
         member = Member(store, card, lease)
         member.join(WorkerState.RUNNING)
-        self._begin(store, member)
+        self._assemble(store, member)
         if heartbeat:
             self._lease_thread = LeaseThread(store, card, lease)
 
@@ -74,17 +74,16 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
     def supervised(cls, store: Store, member: Member) -> RushWorker:
         """The worker of a process whose supervisor registered it and keeps its lease."""
         self = cls.__new__(cls)
-        self._begin(store, member)
+        self._assemble(store, member)
         return self
 
-    def _begin(self, store: Store, member: Member) -> None:
+    def _assemble(self, store: Store, member: Member) -> None:
         self._begin_reading(store)
         self._begin_logs()
         self._member = member
         self._lease_thread: LeaseThread | None = None
         #: Attempt of each task this worker holds.
         self._held: dict[str, int] = {}
-        self._behind = False
 
     def __repr__(self) -> str:
         return f"<RushWorker {self.worker_id} of {self.network!r}>"
@@ -220,7 +219,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         if not values:
             return []
         rows = self._store.running_rows(values)
-        tasks = self._as_tasks([StatedRow(row, TaskState.RUNNING, None) for row in rows])
+        tasks = self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
         for task in tasks:
             self._held[task.key] = task.attempt
         return tasks

@@ -1,0 +1,177 @@
+"""The manager's face of a network: queues tasks, reads results, starts and stops workers.
+
+Holds no state that matters: kill it, make another, and everything is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from . import _inputs, _names
+from ._fleet import Fleet
+from ._logs import LogReader
+from ._plan import find_config
+from ._reader import TaskReader
+from ._roster import WorkerReader
+from ._store import Store
+from .errors import ConfigError
+
+Fields = Mapping[str, Any]
+_REMOVED = {"message": "Removed from queue"}
+#: How often a reset meets a worker that registered meanwhile before it gives up.
+_RESETS = 20
+
+
+class Rush(TaskReader, WorkerReader, LogReader, Fleet):
+    """A network seen by its manager.
+
+    ``network=None`` makes a random readable name. ``url=None`` takes the one of ``plan``,
+    ``RUSHLIGHT_URL``, ``REDIS_URL``, or the embedded server. Connects at once: StoreUnavailable within
+    ``connect_timeout`` seconds, StoreVersion for a server that is too old. Creating one writes nothing.
+    Thread-safe and fork-safe; picklable, then it connects again on first use. Workers started here as
+    local processes end with this process.
+    """
+
+    def __init__(
+        self,
+        network: str | None = None,
+        url: str | None = None,
+        *,
+        secret: str | bytes | None = None,
+        connect_timeout: float = 5.0,
+        timeout: float = 10.0,
+        patience: float = 30.0,
+        spill_size: int = 65536,
+    ) -> None:
+        limits = {"connect_timeout": connect_timeout, "timeout": timeout, "patience": patience}
+        for name, value in limits.items():
+            _inputs.seconds(value, name)
+        _inputs.count(spill_size, "spill_size", least=64)
+        config = find_config(url, secret, **limits)
+        name = _names.random_name() if network is None else network
+        self._begin(Store(config, name, spill_size=spill_size))
+
+    def _begin(self, store: Store) -> None:
+        self._begin_reading(store)
+        self._begin_logs()
+        self._begin_fleet()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self._store,)
+
+    def __repr__(self) -> str:
+        return f"<Rush {self.network!r} at {self._store.config.address}>"
+
+    def __enter__(self) -> Rush:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends local workers started by this object and closes the connections. Idempotent."""
+        self._end_fleet()
+        self._store.close()
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self._store.network
+
+    @property
+    def url(self) -> str | None:
+        """The server's URL without its password; None for the embedded server."""
+        return None if self._store.config.url is None else self._store.config.address
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    def push_tasks(
+        self,
+        xss: Iterable[Fields],
+        *,
+        xs_extra: Fields | Iterable[Fields | None] | None = None,
+        max_retries: int | Iterable[int] = 0,
+        terminate_workers: bool = False,
+    ) -> list[str]:
+        """Queues tasks, FIFO, and returns their keys. One round trip.
+
+        ``max_retries``: how often a task goes back to the queue when its worker is lost
+        (``start_workers(on_lost="requeue")``); one number, or one per task. ``terminate_workers``: workers
+        leave once the queue is empty.
+        """
+        batch = _inputs.task_batch(xss, "xss")
+        extras = _inputs.matching(xs_extra, len(batch), "xs_extra", "xss")
+        retries = _inputs.counts(max_retries, len(batch), "max_retries")
+        opts = [{"r": n} if n else None for n in retries]
+        encoded = self._store.encode_tasks(batch, extras, opts)
+        if encoded.tasks or terminate_workers:
+            self._store.push(encoded, drain=bool(terminate_workers))
+        return encoded.keys
+
+    def push_finished_tasks(
+        self,
+        xss: Iterable[Fields],
+        yss: Iterable[Fields],
+        *,
+        xs_extra: Fields | Iterable[Fields | None] | None = None,
+        ys_extra: Fields | Iterable[Fields | None] | None = None,
+    ) -> list[str]:
+        """Creates tasks with known results: a warm start, an import. They have no worker."""
+        batch, results = _inputs.task_batch(xss, "xss"), _inputs.task_batch(yss, "yss")
+        _inputs.same_length(results, len(batch), "yss", "xss")
+        extras = _inputs.matching(xs_extra, len(batch), "xs_extra", "xss")
+        more = _inputs.matching(ys_extra, len(batch), "ys_extra", "xss")
+        encoded = self._store.encode_tasks(batch, extras)
+        payloads = self._store.encode_results(results, more, encoded.spilled)
+        if encoded.tasks:
+            self._store.record(encoded, "f", payloads)
+        return encoded.keys
+
+    def push_failed_tasks(
+        self,
+        xss: Iterable[Fields],
+        conditions: Any = None,
+        *,
+        xs_extra: Fields | Iterable[Fields | None] | None = None,
+    ) -> list[str]:
+        """Creates tasks that failed; ``conditions``: one for all or a list, default ``Task failed``."""
+        batch = _inputs.task_batch(xss, "xss")
+        extras = _inputs.matching(xs_extra, len(batch), "xs_extra", "xss")
+        said = [self._store.encode_condition(c) for c in _inputs.conditions(conditions, len(batch), "xss")]
+        encoded = self._store.encode_tasks(batch, extras)
+        if encoded.tasks:
+            self._store.record(encoded, "x", said)
+        return encoded.keys
+
+    def empty_queue(self) -> list[str]:
+        """Fails every queued task with ``Removed from queue``; returns their keys, in queue order. Atomic."""
+        return self._store.drop(_REMOVED) if self._store.totals().tasks.queued else []
+
+    def reset(self, *, workers: bool = True) -> None:
+        """Stops all workers and deletes every key of the network; ``workers=False``: only the tasks, and
+        workers go on. Results of the old network are refused from now on.
+
+        Waits up to ten seconds for killed workers' processes to be gone.
+        """
+        if not workers:
+            self._store.reset_tasks()
+            return
+        known: list[str] = []
+        for _ in range(_RESETS):
+            if self._store.worker_states():
+                self.stop_workers("kill")
+            known += self._store.reset_all(known)
+            if not self._store.worker_states():
+                self._forget_handles()
+                return
+        raise ConfigError(f"workers keep joining network {self.network!r}: stop what launches them, then reset")
+
+
+def _reopened(store: Store) -> Rush:
+    rush = Rush.__new__(Rush)
+    rush._begin(store)
+    return rush
