@@ -1,0 +1,97 @@
+"""One life of a worker as its supervisor sees it: the process, its words, its deadline, its end.
+
+Owns what is known of a single process. Decides nothing about the worker's next life and never talks
+to the server.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, replace
+
+from . import _children
+from ._capture import Capture
+from ._children import Born, Channel
+from ._store_roster import WorkerCard
+from ._verdict import Report, Verdict, judge
+
+#: Held back from a process between its birth and its own handlers.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
+#: Seconds a worker may take to exit after its loop has ended.
+EXIT_TIME = 10.0
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A process that is a worker, or becomes one once it is ``admitted`` to the network.
+
+    ``ran``: its loop was begun. ``killed``: why it was killed from here. ``deadline``: monotonic time at
+    which it is to be killed, because of ``overdue``.
+    """
+
+    card: WorkerCard
+    born: Born
+    capture: Capture
+    admitted: bool = False
+    ran: bool = False
+    report: Report | None = None
+    killed: str | None = None
+    deadline: float = NEVER
+    overdue: str = ""
+
+    def limit(self, seconds: float, overdue: str) -> None:
+        """Gives the process so long from now, unless it has less already."""
+        deadline = time.monotonic() + seconds
+        if deadline < self.deadline and self.killed is None:
+            self.deadline, self.overdue = deadline, overdue
+
+    def kill(self, reason: str) -> None:
+        """Kills the process and its group; its end is still to be noticed."""
+        self.killed = self.killed or reason
+        self.deadline = NEVER
+        _children.kill_group(self.born.pid)
+
+    def hear(self) -> list[str] | None:
+        """Takes in what the process has said of itself; the events by name, None once it says no more."""
+        messages = self.born.channel.receive()
+        if messages is None:
+            return None
+        for message in messages:
+            if message["event"] == "running":
+                self.ran = True
+            elif message["event"] == "ended":
+                self.report = Report(**message["report"])
+                self.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after its loop had ended")
+        return [message["event"] for message in messages]
+
+    def descriptors(self) -> list[int]:
+        """What there is to select on, besides the output."""
+        pidfd = [] if self.born.pidfd is None else [self.born.pidfd]
+        return [*pidfd, self.born.channel.fileno()]
+
+    def end(self) -> Verdict | None:
+        """What the end of the process means; None while it runs. ``capture`` holds all it printed then."""
+        status = _children.reap(self.born.pid)
+        if status is None:
+            return None
+        while self.hear():
+            pass
+        self.capture.finish()
+        return judge(status, self.report, self.killed, self.capture.tail())
+
+    def abandon(self) -> None:
+        """Lets go of all descriptors, after the end or in another worker's process."""
+        self.capture.abandon()
+        self.born.abandon()
+
+
+def bear(card: WorkerCard, log: int | None) -> WorkerProcess | Channel:
+    """Makes a process; in the new one returns its end of the channel, with signals still held back."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    born = _children.fork()
+    if isinstance(born, Channel):
+        return born
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return WorkerProcess(replace(card, pid=born.pid), born, Capture(born.stdout, born.stderr, log))

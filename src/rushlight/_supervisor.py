@@ -1,0 +1,411 @@
+"""One small process that looks after the worker processes it makes.
+
+Owns their birth, their output, their end and what the network hears of it. Runs none of the user's
+code and starts no thread: nothing a worker does can stop it, and forking stays safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from types import FrameType
+
+from . import _children
+from ._capture import Stream, make_log_directory, open_log_file
+from ._child import ChildJob
+from ._children import Channel, Guard
+from ._connect import StoreConfig
+from ._names import random_token
+from ._process import EXIT_TIME, NEVER, SIGNALS, WorkerProcess, bear
+from ._records import Exit, WorkerState
+from ._spec import StartSpec, load_spec
+from ._store import OrderListener, Store
+from ._store_roster import WorkerCard, WorkerEnd
+from ._uplink import Uplink
+from .errors import ConfigError, RushlightError, StoreError, WorkerLost
+
+_DRAIN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Seconds the ends of workers are tried to be reported when nothing else is left to do.
+_LAST_TRIES = 10.0
+#: Seconds before a crashed worker is started again, doubled each time.
+_RESTART_PAUSE = 0.1
+_ORPHANED = "the process that launched it has ended"
+#: Why a worker that is no member any more is killed, by its letter in the server's answer.
+_OUT = {"k": "stopped by a manager", "l": "declared lost, as its lease ran out", "?": "the network was reset"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a supervisor is told on its command line. ``parent``: the process it must not outlive."""
+
+    network: str
+    spec_id: str
+    worker_ids: tuple[str, ...]
+    launcher: str = "process"
+    parent: int | None = None
+    grace: float = 20.0
+    spawn: bool = False
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker id to be kept alive. ``start_at``: when to start it (again), None for not."""
+
+    worker_id: str
+    restarts_left: int
+    start_at: float | None = 0.0
+    process: WorkerProcess | None = None
+
+
+class Supervisor:
+    """Keeps the workers of its options running until the last one has ended."""
+
+    def __init__(self, store: Store, config: StoreConfig, options: Options) -> None:
+        self._store = store
+        self._config = config
+        self._options = options
+        self._uplink = Uplink(store)
+        self._spec = StartSpec(b"", b"")
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._listening: tuple[OrderListener, int] | None = None
+        self._guard = Guard()
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._parent_fd: int | None = None
+        self._stopping = False
+        self._give_up_at = NEVER
+        self._failed = False
+
+    def run(self) -> int | ChildJob:
+        """Looks after the workers until none is left and returns the exit code: 0 if none failed.
+
+        Returns once more in every forked worker process, with what that process has to do.
+        """
+        try:
+            self._uplink.open()
+            self._spec = load_spec(self._store, self._options.spec_id)
+            make_log_directory(self._spec.log_dir)
+        except RushlightError as error:
+            return self._refuse_all(error)
+        self._open()
+        while not self._over():
+            job = self._start_due()
+            if job is not None:
+                return job
+            for key, _ in self._selector.select(self._time_left()):
+                key.data()
+            self._renew()
+            self._enforce_deadlines()
+        return self._close()
+
+    # --- beginning and end ----------------------------------------------------------------------
+
+    def _refuse_all(self, error: RushlightError) -> int:
+        """Makes a start that cannot be visible: as workers that ended before they ran."""
+        print(f"rushlight worker: {error}", file=sys.stderr)
+        cards = [self._card(worker_id, os.getpid()) for worker_id in self._options.worker_ids]
+        told = Exit(1, None, str(error), f"{type(error).__name__}: {error}")
+        ends = [WorkerEnd(card.worker_id, card.token, WorkerState.LOST, exit=told) for card in cards]
+        with contextlib.suppress(RushlightError):
+            self._store.register(cards, WorkerState.STARTING, self._uplink.lease)
+            self._store.bury(ends)
+        return 1
+
+    def _open(self) -> None:
+        self._uplink.lease = self._spec.lease
+        self._wake = ours, theirs = socket.socketpair()
+        for end in self._wake:
+            end.setblocking(False)
+        for number in SIGNALS:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._watch(ours.fileno(), self._on_signals)
+        self._listen()
+        # Pages stay shared with forked processes while nobody writes to them, and the collector would.
+        gc.collect()
+        gc.freeze()
+        self._start_guard()
+        if self._options.parent is not None:
+            self._watch_parent(self._options.parent)
+        for name in self._options.worker_ids:
+            start_at = None if self._stopping else 0.0
+            self._workers.append(_Worker(name, self._spec.max_restarts, start_at))
+
+    def _watch_parent(self, parent: int) -> None:
+        """Ends everything when the launching process is gone. The pipe it holds open tells, and its pidfd,
+        as processes it forked may hold that pipe too."""
+        os.set_blocking(0, False)
+        self._watch(0, self._on_parent_pipe)
+        with contextlib.suppress(ProcessLookupError):
+            self._parent_fd = _children.open_pidfd(parent)
+        if self._parent_fd is not None:
+            self._watch(self._parent_fd, partial(self._stop_now, _ORPHANED))
+        if os.getppid() != parent:
+            self._stop_now(_ORPHANED)
+
+    def _over(self) -> bool:
+        if any(worker.process is not None or worker.start_at is not None for worker in self._workers):
+            return False
+        if not self._uplink.busy:
+            return True
+        now = time.monotonic()
+        self._give_up_at = min(self._give_up_at, now + _LAST_TRIES)
+        return now >= self._give_up_at
+
+    def _close(self) -> int:
+        self._guard.stop()
+        signal.set_wakeup_fd(-1)
+        unsaid = self._uplink.unsaid_ends
+        if unsaid:
+            print(f"rushlight worker: the end of {unsaid} workers could not be reported", file=sys.stderr)
+        self._uplink.close()
+        self._let_go()
+        return 1 if self._failed or unsaid else 0
+
+    def _let_go(self) -> None:
+        """Closes what a supervisor alone has open: at its end, and in every new worker."""
+        self._selector.close()
+        for end in self._wake or ():
+            end.close()
+        if self._parent_fd is not None:
+            os.close(self._parent_fd)
+
+    # --- birth ----------------------------------------------------------------------------------
+
+    def _start_due(self) -> ChildJob | None:
+        """Starts the workers that are due; returns the job of a new worker in its own process."""
+        if self._uplink.away or self._uplink.busy:
+            return None
+        now = time.monotonic()
+        born: list[tuple[_Worker, WorkerProcess]] = []
+        for worker in self._workers:
+            if worker.start_at is not None and worker.start_at <= now and worker.process is None:
+                worker.start_at = None
+                process = self._bear(worker)
+                if isinstance(process, ChildJob):
+                    return process
+                born.append((worker, process))
+        if born:
+            self._admit(born)
+        return None
+
+    def _bear(self, worker: _Worker) -> WorkerProcess | ChildJob:
+        card = self._card(worker.worker_id, 0)
+        log = open_log_file(self._spec.log_dir, worker.worker_id)
+        process = bear(card, log)
+        if isinstance(process, Channel):
+            if log is not None:
+                os.close(log)
+            return self._become(card, process)
+        worker.process = process
+        self._guard.add(process.born.pid)
+        for stream, descriptor in process.capture.descriptors.items():
+            self._watch(descriptor, partial(self._on_output, process, stream))
+        self._watch(process.born.channel.fileno(), partial(self._on_message, worker, process))
+        if process.born.pidfd is not None:
+            self._watch(process.born.pidfd, partial(self._on_end, worker, process))
+        return process
+
+    def _become(self, card: WorkerCard, channel: Channel) -> ChildJob:
+        """In the new process: lets go of all that is the supervisor's."""
+        if self._options.spawn:
+            _children.start_anew(channel)
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._let_go()
+        self._guard.abandon()
+        for process in self._processes():
+            process.abandon()
+        return ChildJob(self._config, self._options.network, card, self._options.spec_id, channel, self._spec)
+
+    def _admit(self, born: list[tuple[_Worker, WorkerProcess]]) -> None:
+        """Registers new processes, all in one command, and lets them begin; or ends them."""
+        try:
+            self._uplink.register([process.card for _, process in born])
+        except (ConfigError, WorkerLost) as error:
+            print(f"rushlight worker: {error}", file=sys.stderr)
+            self._failed = True
+            for _, process in born:
+                process.kill(str(error))
+            return
+        except StoreError as error:
+            self._uplink.lose(error)
+            self._listen()
+            for worker, process in born:
+                process.kill(str(error))
+                worker.start_at = time.monotonic()
+            return
+        for _, process in born:
+            process.admitted = True
+            options, card = self._options, process.card
+            if options.spawn:
+                process.born.channel.send(network=options.network, spec_id=options.spec_id, card=asdict(card))
+            process.born.channel.send(event="go")
+
+    def _card(self, worker_id: str, pid: int) -> WorkerCard:
+        host = socket.gethostname()
+        supervisor = f"{host}:{os.getpid()}"
+        launcher = self._options.launcher
+        return WorkerCard(worker_id, random_token(), pid, host, launcher, supervisor, self._spec.on_lost)
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _on_output(self, process: WorkerProcess, stream: Stream) -> None:
+        descriptor = process.capture.descriptors[stream]
+        process.capture.read(stream)
+        if stream not in process.capture.descriptors:
+            self._unwatch(descriptor)
+
+    def _on_message(self, worker: _Worker, process: WorkerProcess) -> None:
+        events = process.hear()
+        if events is None:
+            self._unwatch(process.born.channel.fileno())
+        elif "leave" in events:
+            self._uplink.ask_to_leave([worker.worker_id])
+
+    def _on_end(self, worker: _Worker, process: WorkerProcess) -> None:
+        watched = [*process.descriptors(), *process.capture.descriptors.values()]
+        verdict = process.end()
+        if verdict is None:
+            return
+        self._guard.remove(process.born.pid)
+        for descriptor in watched:
+            self._unwatch(descriptor)
+        process.abandon()
+        worker.process = None
+        if not process.admitted:
+            return
+        card = process.card
+        end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit)
+        self._uplink.ended(end, process.capture.take())
+        if verdict.failed and process.ran and worker.restarts_left and not self._stopping:
+            lives = self._spec.max_restarts - worker.restarts_left
+            worker.restarts_left -= 1
+            worker.start_at = time.monotonic() + _RESTART_PAUSE * 2 ** min(lives, 6)
+        else:
+            self._failed = self._failed or verdict.failed
+
+    def _on_orders(self) -> None:
+        for order in self._uplink.orders():
+            for worker in self._workers:
+                if order.op == "kill" and worker.worker_id in order.worker_ids:
+                    worker.start_at, worker.restarts_left = None, 0
+                    if worker.process is not None:
+                        worker.process.kill(_OUT["k"])
+
+    def _on_signals(self) -> None:
+        assert self._wake is not None
+        for number in self._wake[0].recv(4096):
+            if number == signal.SIGQUIT or (number in _DRAIN and self._stopping):
+                self._stop_now(f"told to stop by {signal.Signals(number).name}")
+            elif number in _DRAIN:
+                self._drain(signal.Signals(number).name)
+        # Where there are no pidfds, SIGCHLD tells that some process has ended, but not which.
+        for worker in self._workers:
+            if worker.process is not None and worker.process.born.pidfd is None:
+                self._on_end(worker, worker.process)
+        if self._guard.pidfd is None:
+            self._start_guard()
+
+    def _on_parent_pipe(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(0, 4096):
+                self._stop_now(_ORPHANED)
+
+    # --- what is done about it ------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Tells the server what is due, and ends workers it says are members no more."""
+        members = [process for process in self._processes() if process.admitted and process.killed is None]
+        letters = self._uplink.tend(
+            [(process.card.worker_id, process.card.token) for process in members],
+            [(process.card.worker_id, process.capture) for process in members],
+        )
+        self._listen()
+        for process, letter in zip(members, letters, strict=False):
+            if letter in _OUT:
+                process.kill(_OUT[letter])
+            elif letter == "t":
+                process.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after it had left")
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for process in self._processes():
+            if process.deadline <= now:
+                process.kill(process.overdue)
+
+    def _drain(self, signal_name: str) -> None:
+        """Lets the workers finish the task at hand, then leave, within the grace."""
+        self._stopping = True
+        grace = self._options.grace
+        for worker in self._workers:
+            worker.start_at = None
+        for process in self._processes():
+            self._uplink.ask_to_leave([process.card.worker_id])
+            process.limit(grace, f"did not leave within {grace:g} s after {signal_name}")
+
+    def _stop_now(self, reason: str) -> None:
+        self._stopping = True
+        # Both stay readable from now on.
+        self._unwatch(self._parent_fd)
+        self._unwatch(0)
+        for worker in self._workers:
+            worker.start_at = None
+            if worker.process is not None:
+                worker.process.kill(reason)
+
+    def _start_guard(self) -> None:
+        """Starts the guard, or another one if somebody killed it."""
+        if not self._guard.ended():
+            return
+        self._unwatch(self._guard.pidfd)
+        self._guard.start([process.born.pid for process in self._processes()])
+        if self._guard.pidfd is not None:
+            self._watch(self._guard.pidfd, self._start_guard)
+
+    def _processes(self) -> list[WorkerProcess]:
+        return [worker.process for worker in self._workers if worker.process is not None]
+
+    def _listen(self) -> None:
+        """Selects on the listener there is now."""
+        listener = self._uplink.listener
+        if self._listening is not None and self._listening[0] is not listener:
+            self._unwatch(self._listening[1])
+            self._listening = None
+        if self._listening is None and listener is not None:
+            self._listening = listener, listener.fileno()
+            self._watch(listener.fileno(), self._on_orders)
+
+    def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, handler)
+
+    def _unwatch(self, descriptor: int | None) -> None:
+        if descriptor is not None and descriptor in self._selector.get_map():
+            self._selector.unregister(descriptor)
+
+    def _time_left(self) -> float | None:
+        """Seconds until something is due without anything happening; None for never."""
+        now = time.monotonic()
+        processes = self._processes()
+        flush = any(process.capture.pending for process in processes)
+        due = [now + self._uplink.time_left(flush=flush), self._give_up_at]
+        due += [process.deadline for process in processes]
+        if not self._uplink.away and not self._uplink.busy:
+            due += [worker.start_at for worker in self._workers if worker.start_at is not None]
+        left = min(due) - now
+        return None if left == NEVER else max(0.0, left)
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing: the wake-up descriptor has the number already."""
