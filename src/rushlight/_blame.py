@@ -51,7 +51,7 @@ def unpicklable_part(value: object, dumps: Callable[[object], object]) -> str:
 def _accepts(dumps: Callable[[object], object], part: object) -> bool:
     try:
         dumps(part)
-    except Exception:  # noqa: BLE001 - any error at all is the answer asked for
+    except Exception:
         return False
     return True
 
@@ -97,7 +97,8 @@ def _state(value: object) -> dict[str, Any]:
         return {}
     try:
         reduced = value.__reduce_ex__(4)
-    except Exception:  # noqa: BLE001 - user code; the object is looked at without its help
+    except Exception:
+        # User code; the object is looked at without its help.
         return dict(getattr(value, "__dict__", None) or {})
     state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
     parts = state if isinstance(state, tuple) else (state,)

@@ -96,7 +96,7 @@ class Codec:
             raise _undecodable(error, data) from error
 
     def decode_spilled(self, reference: Spilled, data: bytes | None) -> Any:
-        """The value stored apart. Raises DataMissing for None, DecodeError for other bytes than were stored."""
+        """The value stored apart. Raises DataMissing for None, DecodeError for bytes that were not stored."""
         if data is None:
             message = f"a value of {reference.size} bytes that was stored apart is gone from the server"
             raise DataMissing(message, keys=[reference.digest])

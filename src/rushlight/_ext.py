@@ -111,9 +111,9 @@ def _zone(data: bytes) -> tzinfo | None:
 
 def _datetime(data: memoryview) -> datetime:
     hour, minute, second, microsecond, fold = _TIME.unpack(data[4:12])
-    return datetime(
-        *_DATE.unpack(data[:4]), hour, minute, second, microsecond, _zone(bytes(data[12:])), fold=fold
-    )
+    year, month, day = _DATE.unpack(data[:4])
+    zone = _zone(bytes(data[12:]))
+    return datetime(year, month, day, hour, minute, second, microsecond, tzinfo=zone, fold=fold)
 
 
 def _time(data: memoryview) -> time:

@@ -8,10 +8,10 @@ of that library.
 
 from __future__ import annotations
 
-import datetime
 import importlib
 import io
 import sys
+from datetime import date
 from typing import Any, Final
 
 from rushlight.errors import MissingExtra
@@ -28,7 +28,7 @@ ARROW_ARRAY: Final = "pyarrow.Array"
 #: An Arrow extension type of pyarrow < 14.0.1 that unpickles its metadata when read (CVE-2023-47248).
 _PICKLING_TYPE: Final = b"arrow.py_extension_type"
 #: Content of an object column that Arrow gives back as the same Python objects.
-_OBJECTS_KEPT: Final = ({str}, {bytes}, {datetime.date})
+_OBJECTS_KEPT: Final = ({str}, {bytes}, {date})
 
 
 def pack(value: Any) -> tuple[str, Any, bytes] | None:
@@ -102,8 +102,13 @@ def _polars(data: bytes, verified: bool) -> Any:
     if verified:
         return pl.read_ipc_stream(io.BytesIO(data))
     table = _read(data, verified=False)
-    frame = pl.from_arrow(table)
-    frame.columns = table.column_names
+    names = table.column_names
+    try:
+        frame = pl.from_arrow(table)
+    except pl.exceptions.PanicException as error:
+        # Not an Exception, so it would end a worker; it comes of names that are no text.
+        raise ValueError("polars cannot read the table") from error
+    frame.columns = names
     return frame
 
 
@@ -136,11 +141,11 @@ def _same_schema(back: Any, frame: Any) -> bool:
     same_index = type(back.index) is type(frame.index) and (
         back.index.dtype == frame.index.dtype and list(back.index.names) == list(frame.index.names)
     )
+    same_columns = back.columns.equals(frame.columns) and (
+        back.columns.dtype == frame.columns.dtype and list(back.columns.names) == list(frame.columns.names)
+    )
     return bool(
-        same_index
-        and back.columns.identical(frame.columns)
-        and list(back.dtypes) == list(frame.dtypes)
-        and back.attrs == frame.attrs
+        same_index and same_columns and list(back.dtypes) == list(frame.dtypes) and back.attrs == frame.attrs
     )
 
 

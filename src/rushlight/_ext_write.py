@@ -208,10 +208,10 @@ class _Writer:
 
     # Scalars
 
-    def _int(self, value: int, step: Step) -> Any:
+    def _int(self, value: int, _step: Step) -> Any:
         return value if -(1 << 63) <= value < 1 << 64 else Ext(ext.BIGINT, ext.pack_bigint(value))
 
-    def _str(self, value: str, step: Step) -> Any:
+    def _str(self, value: str, _step: Step) -> Any:
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -232,9 +232,8 @@ class _Writer:
         np = sys.modules["numpy"]
         if isinstance(value, np.generic):
             if type(value) is np.str_:
-                return _framed(
-                    ext.NPSCALAR, (_ext_numpy.STR_SCALAR,), str(value).encode("utf-8", "surrogatepass")
-                )
+                data = value.encode("utf-8", "surrogatepass")
+                return _framed(ext.NPSCALAR, (_ext_numpy.STR_SCALAR,), data)
             if type(value) is np.bytes_:
                 return _framed(ext.NPSCALAR, (_ext_numpy.BYTES_SCALAR,), bytes(value))
             spec = _ext_numpy.spec_of(value.dtype)

@@ -121,9 +121,8 @@ class Trust:
             return pickle.loads(envelope.body)
         except Exception as error:
             if envelope.cloudpickle != cloudpickle.__version__:
-                error.add_note(
-                    f"pickled by cloudpickle {envelope.cloudpickle}, read where {cloudpickle.__version__} is installed"
-                )
+                versions = f"cloudpickle {envelope.cloudpickle}, read by {cloudpickle.__version__}"
+                error.add_note(f"pickled by {versions}")
             raise
 
     def _key(self, purpose: str) -> bytes:

@@ -53,7 +53,11 @@ def test_any_bytes_at_all_are_a_signature_mismatch(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("reader", "purpose", "message"),
     [
-        (Trust(b"other", "net"), "loop", "another secret: start manager and workers with the same secret= or RUSHL"),
+        (
+            Trust(b"other", "net"),
+            "loop",
+            "another secret: start manager and workers with the same secret= or RUSHL",
+        ),
         (Trust(SECRET, "other"), "loop", "signed for the network 'net', not for 'other'"),
         (trust, "value", "signed as 'loop', not as 'value'"),
     ],
@@ -80,7 +84,11 @@ def test_a_relabelled_envelope_is_refused() -> None:
 def test_the_secret_is_never_shown() -> None:
     """Not in a repr, not in the object's own fields, not in an error."""
     shown = repr(trust) + str(trust) + "".join(repr(getattr(trust, name)) for name in Trust.__slots__)
-    for bad in (lambda: trust.open("loop", b"x"), lambda: trust.dumps("loop", (lambda: sys.stdout,)[0]), trust.__reduce__):
+    for bad in (
+        lambda: trust.open("loop", b"x"),
+        lambda: trust.dumps("loop", (lambda: sys.stdout,)[0]),
+        trust.__reduce__,
+    ):
         try:
             bad()
         except (RushlightError, TypeError) as error:
@@ -133,7 +141,7 @@ def test_what_unpickling_raises_passes_through() -> None:
 
 
 def test_functions_of_local_modules_travel_with_their_code(tmp_path: Path) -> None:
-    """A reader without the user's file still gets the function, partial or method; installed ones go by name."""
+    """A reader without the user's file still gets the function; what is installed goes by name."""
     (tmp_path / "local_loops.py").write_text(
         "def helper(x):\n    return x + 1\n\ndef loop(x):\n    return helper(x) * 2\n\n"
         "class Runner:\n    def run(self, x):\n        return loop(x)\n"
@@ -146,13 +154,17 @@ def test_functions_of_local_modules_travel_with_their_code(tmp_path: Path) -> No
         "print(t.dumps('value', l.loop).hex())\n"
         "assert not cloudpickle.list_registry_pickle_by_value()"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     *by_value, by_reference = [bytes.fromhex(line) for line in done.stdout.split()]
     reader = Trust(b"s", "n")
     assert [reader.loads("loop", sealed)(2) for sealed in by_value] == [6, 6, 6]
     with pytest.raises(ModuleNotFoundError):
         reader.loads("value", by_reference)
-    assert b"co_code" not in reader.dumps("loop", partial(Path.exists)) and len(reader.dumps("loop", Path)) < 200
+    assert (
+        b"co_code" not in reader.dumps("loop", partial(Path.exists)) and len(reader.dumps("loop", Path)) < 200
+    )
 
 
 def test_unverified_bodies_are_plain_data_only() -> None:
