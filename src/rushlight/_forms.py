@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, nulls
-from ._columns import NULL, Kind, copy_cells, join, to_series
-from ._records import AS_FORMS, Task, TaskState
+from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
+from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo
 from .errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -242,9 +242,82 @@ def seed_of(opts: Mapping[str, Any] | None) -> Any:
     return opts.get("seed") if opts else None
 
 
-def lists_table(columns: Mapping[str, tuple[Kind, list[Any]]], as_: str) -> Any:
+def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] | None = None) -> Task:
+    """A decoded row as a Task that shares nothing its holder could change."""
+    parts = Row(*row)
+    created, started, finished = (
+        micros / 1e6 if micros else None for micros in (parts.created, parts.started, parts.finished)
+    )
+    return Task(
+        key=parts.key,
+        state=state,
+        xs=copy_cell(parts.xs),
+        ys=copy_cell(parts.ys),
+        xs_extra=copy_cell(parts.xs_extra),
+        ys_extra=copy_cell(parts.ys_extra),
+        condition=None if condition is None else copy_cell(dict(condition)),
+        worker_id=parts.worker_id,
+        created_at=created,
+        started_at=started,
+        finished_at=finished,
+        attempt=parts.attempt,
+        seed=seed_of(parts.opts),
+        seq=parts.seq,
+    )
+
+
+_WORKER_KINDS: dict[str, Kind] = {
+    "pid": WIDE_INT,
+    "heartbeat": FLOAT,
+    "started_at": FLOAT,
+    "n_finished": WIDE_INT,
+    "n_failed": WIDE_INT,
+    "exit_code": WIDE_INT,
+}
+
+
+def worker_table(infos: Sequence[WorkerInfo], as_: str = "polars") -> Any:
+    """One row per worker with the fields of ``WorkerInfo``; the form ``tasks`` is the records themselves."""
+    check_form(as_)
+    if as_ == "tasks":
+        return list(infos)
+    columns = {name: [getattr(info, name) for info in infos] for name in WorkerInfo.__slots__}
+    columns["state"] = [str(state) for state in columns["state"]]
+    return _lists_table(
+        {name: (_WORKER_KINDS.get(name, STR), values) for name, values in columns.items()}, as_
+    )
+
+
+_LOG_KINDS: dict[str, Kind] = {
+    "worker_id": STR,
+    "level": STR,
+    "timestamp": FLOAT,
+    "logger": STR,
+    "caller": STR,
+    "msg": STR,
+}
+
+
+def log_table(
+    rows: Sequence[Mapping[str, Any]], as_: str = "polars", *, time_difference: bool = False
+) -> Any:
+    """One row per log entry; the forms ``dicts`` and ``tasks`` are the entries themselves."""
+    check_form(as_)
+    if as_ in ("dicts", "tasks"):
+        return [dict(row) for row in rows]
+    kinds = _LOG_KINDS | ({"time_difference": FLOAT} if time_difference else {})
+    return _lists_table({name: (kind, [row[name] for row in rows]) for name, kind in kinds.items()}, as_)
+
+
+def check_request(as_: Any, fields: Any = None) -> None:
+    """Raises ConfigError for a form or columns no table can have, before anything is read."""
+    check_form(as_)
+    check_fields(fields)
+
+
+def _lists_table(columns: Mapping[str, tuple[Kind, list[Any]]], as_: str) -> Any:
     """A table of ready columns, each with its kind."""
-    kinds = {(0, name): join(kind, NULL) for name, (kind, _) in columns.items()}
+    kinds = {(0, name): kind for name, (kind, _) in columns.items()}
     schema = Schema(kinds, {column: column[1] for column in kinds})
     n = len(next(iter(columns.values()))[1])
     block = Block(n, kinds, {(0, name): values for name, (_, values) in columns.items()})

@@ -31,10 +31,10 @@ from ._blocks import (
     stated_block,
 )
 from ._codec import Spilled
-from ._columns import FLOAT, SPILLED, STR, WIDE_INT, Kind, copy_cell, dtype_of, to_series
+from ._columns import SPILLED, STR, Kind, dtype_of, to_series
 from ._fast import OneRow
-from ._forms import Sheet, block_tasks, check_fields, check_form, lists_table, render, seed_of
-from ._records import Row, Task, TaskState, WorkerInfo
+from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, worker_table
+from ._records import Task, TaskState
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,8 +105,7 @@ class FinishedTable:
 
     def table(self, as_: str = "polars", fields: Sequence[str] | None = None, start: int = 0) -> Any:
         """The finished tasks from row ``start`` on; only ``fields``, where given. Raises ConfigError."""
-        check_form(as_)
-        check_fields(fields)
+        check_request(as_, fields)
         with self._lock:
             self._seal(packed=as_ not in ("dicts", "tasks"))
             parts = self._parts(start)
@@ -134,8 +133,7 @@ class FinishedTable:
         Queued and running ones come first, failed ones last. ``conditions`` adds the columns of
         failed tasks (None: when there are any).
         """
-        check_form(as_)
-        check_fields(fields)
+        check_request(as_, fields)
         with self._lock:
             self._seal(packed=as_ not in ("dicts", "tasks"))
             early = [stated for stated in others if stated.state is not TaskState.FAILED]
@@ -321,8 +319,7 @@ def build_table(
     conditions: bool | None = None,
 ) -> Any:
     """A table of these tasks, in the order given; ``conditions`` as in ``table_with``. Raises ConfigError."""
-    check_form(as_)
-    check_fields(fields)
+    check_request(as_, fields)
     if as_ == "tasks":
         return _tasks(rows, resolve)
     if conditions is None:
@@ -344,30 +341,6 @@ def build_table(
     return render(Sheet(schema, [(block, 0) for block in blocks], len(rows), frame), as_, fields)
 
 
-def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] | None = None) -> Task:
-    """A decoded row as a Task that shares nothing its holder could change."""
-    parts = Row(*row)
-    created, started, finished = (
-        micros / 1e6 if micros else None for micros in (parts.created, parts.started, parts.finished)
-    )
-    return Task(
-        key=parts.key,
-        state=state,
-        xs=copy_cell(parts.xs),
-        ys=copy_cell(parts.ys),
-        xs_extra=copy_cell(parts.xs_extra),
-        ys_extra=copy_cell(parts.ys_extra),
-        condition=None if condition is None else copy_cell(dict(condition)),
-        worker_id=parts.worker_id,
-        created_at=created,
-        started_at=started,
-        finished_at=finished,
-        attempt=parts.attempt,
-        seed=seed_of(parts.opts),
-        seq=parts.seq,
-    )
-
-
 def _tasks(rows: Sequence[StatedRow], resolve: Resolve | None) -> list[Task]:
     dicts = [part for stated in rows for at in SIDES if (part := stated.row[at])]
     found = _resolved([v for part in dicts for v in part.values() if type(v) is Spilled], resolve)
@@ -375,52 +348,3 @@ def _tasks(rows: Sequence[StatedRow], resolve: Resolve | None) -> list[Task]:
         for part in dicts:
             part.update({name: found[v] for name, v in part.items() if type(v) is Spilled})
     return [to_task(stated.row, stated.state, stated.condition) for stated in rows]
-
-
-_WORKER_KINDS: dict[str, Kind] = {
-    "pid": WIDE_INT,
-    "heartbeat": FLOAT,
-    "started_at": FLOAT,
-    "n_finished": WIDE_INT,
-    "n_failed": WIDE_INT,
-    "exit_code": WIDE_INT,
-}
-
-
-def worker_table(infos: Sequence[WorkerInfo], as_: str = "polars") -> Any:
-    """One row per worker with the fields of ``WorkerInfo``; the form ``tasks`` is the records themselves."""
-    check_form(as_)
-    if as_ == "tasks":
-        return list(infos)
-    columns = {name: [getattr(info, name) for info in infos] for name in WorkerInfo.__slots__}
-    columns["state"] = [str(state) for state in columns["state"]]
-    return lists_table(
-        {name: (_WORKER_KINDS.get(name, STR), values) for name, values in columns.items()}, as_
-    )
-
-
-_LOG_KINDS: dict[str, Kind] = {
-    "worker_id": STR,
-    "level": STR,
-    "timestamp": FLOAT,
-    "logger": STR,
-    "caller": STR,
-    "msg": STR,
-}
-
-
-def log_table(
-    rows: Sequence[Mapping[str, Any]], as_: str = "polars", *, time_difference: bool = False
-) -> Any:
-    """One row per log entry; the forms ``dicts`` and ``tasks`` are the entries themselves."""
-    check_form(as_)
-    if as_ in ("dicts", "tasks"):
-        return [dict(row) for row in rows]
-    kinds = _LOG_KINDS | ({"time_difference": FLOAT} if time_difference else {})
-    return lists_table({name: (kind, [row[name] for row in rows]) for name, kind in kinds.items()}, as_)
-
-
-def check_request(as_: Any, fields: Any = None) -> None:
-    """Raises ConfigError for a form or columns no table can have, before anything is read."""
-    check_form(as_)
-    check_fields(fields)
