@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import msgspec.msgpack
 
-from rushlight import _ext as ext
-from rushlight import _ext_numpy, _ext_tables
-from rushlight._blame import label
-from rushlight._ext import Spilled
-from rushlight._ext_types import register_type, restore_dataclass, restore_enum
-from rushlight._ext_write import PLAIN, element, encode
-from rushlight._trust import Trust, unverified_body
-from rushlight.errors import ConfigError, DataMissing, DecodeError, RushlightError, SecretRequired
+from . import _ext as ext
+from . import _ext_numpy, _ext_tables
+from ._blame import label
+from ._ext import Spilled
+from ._ext_types import register_type, restore_dataclass, restore_enum
+from ._ext_write import PLAIN, element, encode
+from ._trust import Trust, unverified_body
+from .errors import ConfigError, DataMissing, DecodeError, RushlightError, SecretRequired
 
 __all__ = ["Codec", "Spilled", "register_type"]
 

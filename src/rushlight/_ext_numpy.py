@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from rushlight.errors import MissingExtra
+from .errors import MissingExtra
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ import sys
 from datetime import date
 from typing import Any, Final
 
-from rushlight.errors import MissingExtra
+from .errors import MissingExtra
 
 POLARS_FRAME: Final = "polars.DataFrame"
 POLARS_SERIES: Final = "polars.Series"

@@ -10,7 +10,7 @@ import dataclasses
 from enum import Enum
 from typing import Any, TypeVar
 
-from rushlight.errors import ConfigError
+from .errors import ConfigError
 
 _T = TypeVar("_T", bound=type)
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 import msgspec.msgpack
 from msgspec.msgpack import Ext
 
-from rushlight import _ext as ext
-from rushlight import _ext_numpy, _ext_tables
-from rushlight._blame import label
-from rushlight._ext_types import registered_name
-from rushlight._trust import Trust
-from rushlight.errors import EncodeError, MissingExtra, RushlightError, SecretRequired
+from . import _ext as ext
+from . import _ext_numpy, _ext_tables
+from ._blame import label
+from ._ext_types import registered_name
+from ._trust import Trust
+from .errors import EncodeError, MissingExtra, RushlightError, SecretRequired
 
 #: Exact types msgpack holds as they are.
 PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})

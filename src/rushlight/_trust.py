@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from rushlight._blame import unpicklable_part
-from rushlight.errors import ConfigError, DecodeError, EncodeError, SignatureMismatch
+from ._blame import unpicklable_part
+from .errors import ConfigError, DecodeError, EncodeError, SignatureMismatch
 
 _MAGIC: Final = b"RL\x01"
 _MAC_SIZE: Final = 32
@@ -100,14 +100,15 @@ class Trust:
     ) -> bytes:
         """``obj`` pickled by cloudpickle and sealed.
 
-        ``by_value`` sends a function or class that lives in a module of the user's (not installed,
-        not of the standard library) with its code, as if it were in ``__main__``, so that the
-        reader need not have the file; the default is to do so for every purpose but ``"value"``.
+        ``by_value`` sends functions and classes (also in a list, tuple, dict or partial) that live
+        in a module of the user's, not installed and not of the standard library, with their code,
+        as if they were in ``__main__``, so that the reader need not have the file; the default is
+        to do so for every purpose but ``"value"``.
         ``where`` is what an EncodeError calls the object.
         """
-        home = _home(obj) if (purpose != "value" if by_value is None else by_value) else None
+        homes = _homes(obj) if (purpose != "value" if by_value is None else by_value) else []
         try:
-            body = _dumps(obj) if home is None else _dumps_by_value(obj, home)
+            body = _dumps_by_value(obj, homes) if homes else _dumps(obj)
         except Exception as error:
             path = (where or purpose) + unpicklable_part(obj, _dumps)
             reason = f"{type(error).__name__}: {error}"
@@ -194,31 +195,44 @@ def _dumps(obj: object) -> bytes:
     return bytes(cloudpickle.dumps(obj, protocol=5))
 
 
-def _dumps_by_value(obj: object, home: types.ModuleType) -> bytes:
+def _dumps_by_value(obj: object, homes: list[types.ModuleType]) -> bytes:
     with _by_value_lock:
-        if home.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return _dumps(obj)
-        cloudpickle.register_pickle_by_value(home)
+        known = cloudpickle.list_registry_pickle_by_value()
+        added = [module for module in homes if module.__name__ not in known]
+        for module in added:
+            cloudpickle.register_pickle_by_value(module)
         try:
             return _dumps(obj)
         finally:
-            cloudpickle.unregister_pickle_by_value(home)
+            for module in added:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
-def _home(obj: object) -> types.ModuleType | None:
-    """The module of the user's that defines a function or class, or None where a reference will do."""
-    while isinstance(obj, partial):
-        obj = obj.func
-    if isinstance(obj, types.MethodType):
-        obj = obj.__func__
-    if not isinstance(obj, types.FunctionType | type):
-        return None
-    module = sys.modules.get(obj.__module__)
+def _homes(obj: object, depth: int = 3) -> list[types.ModuleType]:
+    """The modules of the user's that define the functions and classes in a (container of) code."""
+    parts: list[object] = []
+    if isinstance(obj, partial):
+        parts = [obj.func, obj.args, obj.keywords]
+    elif isinstance(obj, types.MethodType):
+        parts = [obj.__func__, type(obj.__self__)]
+    elif isinstance(obj, dict):
+        parts = list(obj.values())
+    elif isinstance(obj, list | tuple):
+        parts = list(obj)
+    elif isinstance(obj, types.FunctionType | type):
+        module = sys.modules.get(obj.__module__)
+        return [module] if module is not None and _is_the_users(module) else []
+    elif callable(obj):
+        parts = [type(obj)]
+    found = [module for part in parts for module in _homes(part, depth - 1)] if depth else []
+    return list({id(module): module for module in found}.values())
+
+
+def _is_the_users(module: types.ModuleType) -> bool:
+    """Whether it is neither installed nor ``__main__``, which cloudpickle sends by value anyway."""
     file = getattr(module, "__file__", None)
-    if module is None or file is None or module.__name__ in ("__main__", "__mp_main__"):
-        return None
-    if module.__name__.partition(".")[0] == "rushlight":
-        return None
+    if file is None or module.__name__.partition(".")[0] in ("__main__", "__mp_main__", "rushlight"):
+        return False
     path = Path(file)
     installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
-    return None if installed or path.is_relative_to(sysconfig.get_path("stdlib")) else module
+    return not (installed or path.is_relative_to(sysconfig.get_path("stdlib")))

@@ -21,9 +21,7 @@ dtypes = st.one_of(
     hnp.scalar_dtypes(),
     hnp.scalar_dtypes(),
     hnp.array_dtypes(allow_subarrays=True),
-    st.sampled_from(["g", "G", ">f8", ">i4", ">U3", ">M8[s]", "M8[25s]", "m8", "M8", "V5", "S3"]).map(
-        np.dtype
-    ),
+    st.sampled_from(["g", "G", ">f8", ">i4", ">U3", ">M8[s]", "M8[25s]", "m8", "M8", "S3"]).map(np.dtype),
 )
 
 
@@ -53,7 +51,7 @@ def test_arrays_come_back(array: np.ndarray[Any, Any]) -> None:
     assert back.flags.writeable and back.flags.owndata and back.flags.c_contiguous
 
 
-@given(dtypes.filter(lambda dtype: dtype.str != "|V5").flatmap(lambda dtype: hnp.arrays(dtype, ())))
+@given(dtypes.flatmap(lambda dtype: hnp.arrays(dtype, ())))
 def test_scalars_come_back(array: np.ndarray[Any, Any]) -> None:
     """A scalar of any dtype keeps its type: a NumPy float is not turned into a Python one."""
     if array.dtype.itemsize == 0:
@@ -78,6 +76,7 @@ def test_scalars_come_back(array: np.ndarray[Any, Any]) -> None:
         np.timedelta64(3, "h"),
         np.complex64(1j),
         np.longdouble("0.1"),
+        np.void(b"abc"),
         np.uint64(2**64 - 1),
     ],
     ids=repr,
@@ -86,7 +85,7 @@ def test_scalars_that_look_like_python_ones(scalar: Any) -> None:
     """Scalars that are subclasses of float, str or bytes do not slip through as those."""
     for back in (there_and_back(scalar), plain.decode(plain.encode_fields({"x": scalar}, "xs", {}))["x"]):
         assert type(back) is type(scalar) and back.dtype == scalar.dtype
-        assert back == scalar or (np.isnat(back) and np.isnat(scalar))
+        assert repr(back) == repr(scalar)
 
 
 def test_views_of_any_order_keep_their_values() -> None:

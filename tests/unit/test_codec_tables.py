@@ -67,6 +67,7 @@ def test_polars_object_columns_are_pickled_or_refused() -> None:
 
 
 PANDAS = [
+    pd.DataFrame(),
     pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "s": ["x", "y"]}),
     pd.DataFrame({"a": [1, 2]}, index=["p", "q"]),
     pd.DataFrame({"a": [1, 2]}, index=pd.Index([3, 5], name="key")),
@@ -102,7 +103,6 @@ def test_pandas_series_come_back(name: Any, way: tuple[Codec, Codec]) -> None:
         pd.DataFrame([[1, 2]], columns=["a", "a"]),
         pd.DataFrame({"o": [{"a": 1}, {"b": 2}]}),
         pd.DataFrame({"c": [1 + 2j]}),
-        pd.DataFrame(),
     ],
 )
 def test_pandas_tables_arrow_would_change_are_pickled(frame: pd.DataFrame) -> None:

@@ -144,22 +144,25 @@ def test_functions_of_local_modules_travel_with_their_code(tmp_path: Path) -> No
     """A reader without the user's file still gets the function; what is installed goes by name."""
     (tmp_path / "local_loops.py").write_text(
         "def helper(x):\n    return x + 1\n\ndef loop(x):\n    return helper(x) * 2\n\n"
-        "class Runner:\n    def run(self, x):\n        return loop(x)\n"
+        "class Runner:\n    def run(self, x):\n        return loop(x)\n    __call__ = run\n"
     )
     code = (
         "import functools, sys; sys.path.insert(0, sys.argv[1]); import local_loops as l\n"
         "from rushlight._trust import Trust; import cloudpickle\n"
         "t = Trust(b's', 'n')\n"
-        "for f in (l.loop, functools.partial(l.loop), l.Runner().run):\n    print(t.dumps('loop', f).hex())\n"
+        "loops = (l.loop, functools.partial(l.loop), l.Runner().run, l.Runner())\n"
+        "for f in loops:\n    print(t.dumps('loop', f).hex())\n"
+        "print(t.dumps('loop', {'loop': l.loop, 'kwargs': {}}).hex())\n"
         "print(t.dumps('value', l.loop).hex())\n"
         "assert not cloudpickle.list_registry_pickle_by_value()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    *by_value, by_reference = [bytes.fromhex(line) for line in done.stdout.split()]
+    *by_value, in_a_dict, by_reference = [bytes.fromhex(line) for line in done.stdout.split()]
     reader = Trust(b"s", "n")
-    assert [reader.loads("loop", sealed)(2) for sealed in by_value] == [6, 6, 6]
+    assert [reader.loads("loop", sealed)(2) for sealed in by_value] == [6, 6, 6, 6]
+    assert reader.loads("loop", in_a_dict)["loop"](2) == 6
     with pytest.raises(ModuleNotFoundError):
         reader.loads("value", by_reference)
     assert (
