@@ -17,8 +17,8 @@ def branin(x1, x2):
     return valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x1) + 10
 
 
-def random_search(worker, n=400, cost=0.02):
-    """Evaluate random points until the network holds ``n`` results.
+def random_search(worker, n=400, cost=0.05):
+    """Evaluate random points until the network holds ``n`` results (what is under way then is finished, too).
 
     ``cost`` is the time in seconds that an evaluation pretends to take.
     """
