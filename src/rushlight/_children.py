@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -220,6 +221,40 @@ def reap(pid: int) -> Status | None:
         kill_group(pid)
     code = os.waitstatus_to_exitcode(status)
     return Status(code, None) if code >= 0 else Status(None, -code)
+
+
+class SignalPipe:
+    """Signals as something to select on; nothing of the process is interrupted by them any more."""
+
+    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
+        self._numbers = tuple(numbers)
+        self._read, self._write = socket.socketpair()
+        for end in (self._read, self._write):
+            end.setblocking(False)
+        for number in self._numbers:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def read(self) -> list[signal.Signals]:
+        """The signals that have come."""
+        return [signal.Signals(number) for number in self._read.recv(4096)]
+
+    def close(self, *, restore: bool = False) -> None:
+        """``restore``: the signals get Python's own handlers again, as a worker is to have them."""
+        signal.set_wakeup_fd(-1)
+        if restore:
+            for number in self._numbers:
+                usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, usual)
+        self._read.close()
+        self._write.close()
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing: the wake-up descriptor has the number already."""
 
 
 class Guard:

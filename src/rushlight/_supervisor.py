@@ -17,12 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from types import FrameType
 
 from . import _children
 from ._capture import Stream, make_log_directory, open_log_file
 from ._child import ChildJob
-from ._children import Channel, Guard
+from ._children import Channel, Guard, SignalPipe
 from ._connect import StoreConfig
 from ._names import random_token
 from ._process import EXIT_TIME, NEVER, SIGNALS, WorkerProcess, bear
@@ -79,7 +78,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._listening: tuple[OrderListener, int] | None = None
         self._guard = Guard()
-        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._signals: SignalPipe | None = None
         self._parent_fd: int | None = None
         self._stopping = False
         self._give_up_at = NEVER
@@ -122,13 +121,8 @@ class Supervisor:
 
     def _open(self) -> None:
         self._uplink.lease = self._spec.lease
-        self._wake = ours, theirs = socket.socketpair()
-        for end in self._wake:
-            end.setblocking(False)
-        for number in SIGNALS:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self._watch(ours.fileno(), self._on_signals)
+        self._signals = SignalPipe(SIGNALS)
+        self._watch(self._signals.fileno(), partial(self._on_signals, self._signals))
         self._listen()
         # Pages stay shared with forked processes while nobody writes to them, and the collector would.
         gc.collect()
@@ -163,19 +157,18 @@ class Supervisor:
 
     def _close(self) -> int:
         self._guard.stop()
-        signal.set_wakeup_fd(-1)
         unsaid = self._uplink.unsaid_ends
         if unsaid:
             print(f"rushlight worker: the end of {unsaid} workers could not be reported", file=sys.stderr)
         self._uplink.close()
-        self._let_go()
+        self._let_go(restore=False)
         return 1 if self._failed or unsaid else 0
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, restore: bool) -> None:
         """Closes what a supervisor alone has open: at its end, and in every new worker."""
         self._selector.close()
-        for end in self._wake or ():
-            end.close()
+        if self._signals is not None:
+            self._signals.close(restore=restore)
         if self._parent_fd is not None:
             os.close(self._parent_fd)
 
@@ -219,11 +212,7 @@ class Supervisor:
         """In the new process: lets go of all that is the supervisor's."""
         if self._options.spawn:
             _children.start_anew(channel)
-        signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._let_go()
+        self._let_go(restore=True)
         self._guard.abandon()
         for process in self._processes():
             process.abandon()
@@ -304,13 +293,12 @@ class Supervisor:
                     if worker.process is not None:
                         worker.process.kill(_OUT["k"])
 
-    def _on_signals(self) -> None:
-        assert self._wake is not None
-        for number in self._wake[0].recv(4096):
+    def _on_signals(self, signals: SignalPipe) -> None:
+        for number in signals.read():
             if number == signal.SIGQUIT or (number in _DRAIN and self._stopping):
-                self._stop_now(f"told to stop by {signal.Signals(number).name}")
+                self._stop_now(f"told to stop by {number.name}")
             elif number in _DRAIN:
-                self._drain(signal.Signals(number).name)
+                self._drain(number.name)
         # Where there are no pidfds, SIGCHLD tells that some process has ended, but not which.
         for worker in self._workers:
             if worker.process is not None and worker.process.born.pidfd is None:
@@ -405,7 +393,3 @@ class Supervisor:
             due += [worker.start_at for worker in self._workers if worker.start_at is not None]
         left = min(due) - now
         return None if left == NEVER else max(0.0, left)
-
-
-def _noted(_number: int, _frame: FrameType | None) -> None:
-    """Does nothing: the wake-up descriptor has the number already."""

@@ -7,7 +7,6 @@ Owns the names launchers go by. Third parties add theirs through the entry-point
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from ..errors import ConfigError, LauncherError
@@ -61,6 +60,9 @@ def get_launcher(launcher: str | Launcher | type[Any] | None = None) -> Launcher
 def _by_name(name: str) -> Any:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
+    # Costs a worker's start a tenth of its time, and workers never ask for a launcher.
+    from importlib.metadata import entry_points
+
     known = entry_points(group=GROUP)
     for point in known:
         if point.name == name:
