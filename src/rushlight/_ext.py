@@ -82,9 +82,10 @@ def _pack_zone(zone: tzinfo | None) -> bytes | None:
     if zone is UTC:
         return b"U"
     if type(zone) is timezone:
-        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
-        head = (b"N" if name else b"O") + (offset // _MICROSECOND).to_bytes(8, "big", signed=True)
-        return head + "".join(name).encode("utf-8", "surrogatepass")
+        offset, *names = zone.__getinitargs__()  # type: ignore[attr-defined]
+        kind = b"N" if names else b"O"
+        microseconds: bytes = (offset // _MICROSECOND).to_bytes(8, "big", signed=True)
+        return kind + microseconds + "".join(names).encode("utf-8", "surrogatepass")
     if type(zone) is ZoneInfo and zone.key is not None and _ZONE_KEY.fullmatch(zone.key):
         return b"Z" + zone.key.encode("ascii")
     return None

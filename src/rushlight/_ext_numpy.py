@@ -11,13 +11,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .errors import MissingExtra
 
-if TYPE_CHECKING:
-    import numpy as np
-
+#: A ``numpy.dtype``; not spelled so, as this module loads without NumPy.
+DType = Any
 #: A dtype's text, or for a structured one ``[itemsize, [[name, spec, offset, title, subshape], ...]]``.
 Spec = str | list[Any]
 
@@ -50,7 +49,7 @@ def numpy() -> Any:
 
 
 @lru_cache(maxsize=512)
-def spec_of(dtype: np.dtype[Any]) -> Spec | None:
+def spec_of(dtype: DType) -> Spec | None:
     """The form of a dtype that ``dtype_of`` turns back into an equal one; None where there is none."""
     if dtype.kind == "O":
         return OBJECTS if dtype.fields is None and dtype.subdtype is None else None
@@ -66,7 +65,7 @@ def spec_of(dtype: np.dtype[Any]) -> Spec | None:
         return None
 
 
-def _simple(dtype: np.dtype[Any]) -> str:
+def _simple(dtype: DType) -> str:
     text = dtype.str
     return f"{text}/{_mantissa()}" if text[1:] in ("f12", "f16", "c24", "c32") else text
 
@@ -76,7 +75,7 @@ def _mantissa() -> int:
     return int(np.finfo(np.longdouble).nmant)
 
 
-def _structured(dtype: np.dtype[Any]) -> Spec | None:
+def _structured(dtype: DType) -> Spec | None:
     parts: list[list[Any]] = []
     for name in dtype.names or ():
         inner, offset, *title = (dtype.fields or {})[name]
@@ -90,7 +89,7 @@ def _structured(dtype: np.dtype[Any]) -> Spec | None:
     return [dtype.itemsize, parts]
 
 
-def dtype_of(spec: Spec) -> np.dtype[Any]:
+def dtype_of(spec: Spec) -> DType:
     """The dtype of a spec. Raises ValueError or TypeError for what is none."""
     if isinstance(spec, str):
         return _dtype_of_text(spec)
@@ -110,24 +109,20 @@ def dtype_of(spec: Spec) -> np.dtype[Any]:
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize}
     if any(title is not None for title in titles):
         layout["titles"] = titles
-    made: np.dtype[Any] = np.dtype(layout)
-    return made
+    return np.dtype(layout)
 
 
 @lru_cache(maxsize=512)
-def _dtype_of_text(text: str) -> np.dtype[Any]:
+def _dtype_of_text(text: str) -> DType:
     np = numpy()
-    made: np.dtype[Any]
     if _GRAMMAR.fullmatch(text):
-        made = np.dtype(text)
-        return made
+        return np.dtype(text)
     long = _LONG.fullmatch(text)
     if long is None:
         raise ValueError("not a dtype")
     if int(long[2]) != _mantissa():
         raise ValueError("a long double of another kind of machine")
-    made = np.dtype(long[1])
-    return made
+    return np.dtype(long[1])
 
 
 def _natural(number: object) -> int:
@@ -142,7 +137,7 @@ def _count(shape: Sequence[object]) -> int:
     return math.prod(map(_natural, shape))
 
 
-def raw(array: np.ndarray[Any, Any]) -> Any:
+def raw(array: Any) -> Any:
     """The array's bytes in C order, without a copy where they lie so already."""
     if array.nbytes < 1 << 16 or not array.flags.c_contiguous:
         return array.tobytes()

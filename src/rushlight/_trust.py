@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 
 from ._blame import unpicklable_part
 from .errors import ConfigError, DecodeError, EncodeError, SignatureMismatch
