@@ -187,7 +187,8 @@ def _packed_seconds(name: str, micros: list[int]) -> pl.Series:
     import polars as pl
 
     whole = pl.Series(name, micros, dtype=pl.Int64)
-    scaled = whole.cast(pl.Float64) / 1e6
+    # not by a scalar: polars multiplies by its reciprocal, which rounds differently
+    scaled = whole.cast(pl.Float64) / pl.Series([1e6]).new_from_index(0, len(micros))
     return scaled if whole.min() else scaled.set(whole == 0, None)
 
 

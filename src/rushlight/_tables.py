@@ -77,8 +77,8 @@ class FinishedTable:
         self._new: list[Sequence[Any]] = []
         self._blocks: list[Block] = []
         self._schema: Schema = schema_of(finished_kinds())
-        self._seen: Mapping[Column, Kind] | None = None
         self._full: pl.DataFrame | None = None
+        self._full_schema: Schema | None = None
         self._joined = 0
         self._one_row: OneRow | None = None
         self._constants: dict[Any, pl.Series] = {}
@@ -212,6 +212,8 @@ class FinishedTable:
     def _stack(self) -> pl.DataFrame:
         """All rows as one frame, which is the cache's own: nothing is copied but what is new."""
         schema = self._schema
+        if self._full_schema is not schema:
+            self._full, self._joined, self._full_schema = None, 0, schema
         for at, block in enumerate(self._blocks):
             if block.schema is not schema or block.stale:
                 adopt(block, schema)
