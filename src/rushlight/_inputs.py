@@ -128,10 +128,9 @@ def log_level(value: object) -> str | None:
     """The name of a level of ``logging``."""
     if value is None:
         return None
-    found = logging.getLevelName(value.upper() if isinstance(value, str) else value)
-    if isinstance(value, str) and isinstance(found, int):
+    if isinstance(value, str) and value.upper() in logging.getLevelNamesMapping():
         return value.upper()
-    if isinstance(value, int) and not isinstance(value, bool) and isinstance(found, str):
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"log_level={value!r} is not a level of logging; use 'debug', 'info', 'warning', 'error'")
 

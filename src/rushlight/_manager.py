@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from . import _inputs, _names
 from ._fleet import Fleet
@@ -64,7 +64,7 @@ class Rush(TaskReader, WorkerReader, LogReader, Fleet):
     def __repr__(self) -> str:
         return f"<Rush {self.network!r} at {self._store.config.address}>"
 
-    def __enter__(self) -> Rush:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -86,6 +86,20 @@ class Rush(TaskReader, WorkerReader, LogReader, Fleet):
     def url(self) -> str | None:
         """The server's URL without its password; None for the embedded server."""
         return None if self._store.config.url is None else self._store.config.address
+
+    @property
+    def snapshot_schedule(self) -> list[tuple[int, int]]:
+        """When the server writes snapshots: (seconds, changes) pairs; settable, ``None`` for never. Raises
+        StoreError where the server does not allow it."""
+        return self._store.snapshots()
+
+    @snapshot_schedule.setter
+    def snapshot_schedule(self, schedule: Iterable[tuple[int, int]] | None) -> None:
+        pairs = [tuple(pair) for pair in schedule or ()]
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(number, int) and number > 0 for number in pair):
+                raise ConfigError(f"snapshot_schedule: {pair!r} is not a pair (seconds, changes)")
+        self._store.set_snapshots([(seconds, changes) for seconds, changes in pairs])
 
     # --- tasks ----------------------------------------------------------------------------------
 

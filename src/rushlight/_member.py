@@ -7,18 +7,18 @@ worker learns it without asking. Never starts processes or threads.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import hiredis
 
 from ._records import WorkerState
 from ._store import Store
 from ._store_reads import packed_worker
 from ._store_roster import WorkerCard, WorkerEnd
 from ._store_tasks import Encoded, NewTask, in_groups, pack_text
-from .errors import StoreError, UnknownKey, WorkerLost
+from ._wire import command, refusal
+from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
 
 #: Seconds a blocking wait lasts at most before the server is heard again.
 _BLOCK = 5.0
@@ -32,6 +32,17 @@ class Verdict:
     attempt: int
     kind: str
     payload: bytes
+
+
+_Pack = Callable[[tuple[str, str, str]], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A call whose reply is not here yet, and who hears the verdicts."""
+
+    pack: _Pack
+    late: Callable[[list[bool]], None] | None
 
 
 class Member:
@@ -50,6 +61,8 @@ class Member:
         self._number = 0
         self._queue_empty = False
         self._drain_heard = False
+        #: What is to be done with the replies of calls sent ahead; None where calls wait for theirs.
+        self._behind: deque[_Sent] | None = None
 
     # --- standing -------------------------------------------------------------------------------
 
@@ -98,16 +111,27 @@ class Member:
                 calls.append(self.store.scripts.begin(member, self._first, *group))
             return calls
 
-        self._write(pack)
+        if self._behind is not None:
+            self._send_ahead(pack, None)
+        else:
+            self._write(pack)
 
-    def settle(self, verdicts: Sequence[Verdict], spilled: dict[str, bytes]) -> list[bool]:
+    def settle(
+        self,
+        verdicts: Sequence[Verdict],
+        spilled: dict[str, bytes],
+        late: Callable[[list[bool]], None] | None = None,
+    ) -> list[bool]:
         """Finishes and fails tasks; True for each that this worker's attempt decided. Raises UnknownKey
-        before anything is written."""
+        before anything is written. Behind, all are True for now, and ``late`` hears what became of them."""
         flat = [part for verdict in verdicts for part in self._told_of(verdict)]
 
         def pack(member: tuple[str, str, str]) -> list[bytes]:
             return [*self.store.keep_spilled(member[0], spilled), self.store.scripts.settle(member, *flat)]
 
+        if self._behind is not None:
+            self._send_ahead(pack, late)
+            return [True] * len(verdicts)
         try:
             return [bool(decided) for decided in self._write(pack)[2]]
         except WorkerLost:
@@ -189,12 +213,43 @@ class Member:
         bells = (own,) if self._drain_heard else (keys["bell"], own)
         with self.store.waiting_link() as link:
             trips = link.trips
-            reply = link.call(hiredis.pack_command(("BLPOP", *bells, f"{seconds:.3f}")), wait=seconds)
+            reply = link.call(command("BLPOP", *bells, f"{seconds:.3f}"), wait=seconds)
             broke = link.trips - trips > 1
         if reply is None and not broke:
             self._queue_empty = not self._drain_heard
             return False
         return True
+
+    # --- writing behind ---------------------------------------------------------------------------
+
+    def begin_behind(self) -> None:
+        """From now on creating and settling do not wait for their replies."""
+        if self._behind is not None:
+            raise ConfigError("write_behind() is in force already: it cannot be nested")
+        self._behind = deque()
+
+    def end_behind(self) -> None:
+        """Waits for all replies and raises the first error among them."""
+        behind, self._behind = self._behind or deque(), None
+        self._hear_behind(behind, self.store.link.await_posts())
+
+    def _send_ahead(self, pack: _Pack, late: Callable[[list[bool]], None] | None) -> None:
+        calls = pack((self._epoch, self.card.worker_id, self.card.token))
+        behind = self._behind if self._behind is not None else deque()
+        behind.append(_Sent(pack, late))
+        self._hear_behind(behind, self.store.link.post(b"".join(calls), len(calls)))
+
+    def _hear_behind(self, behind: deque[_Sent], answers: list[list[Any]]) -> None:
+        for replies in answers:
+            sent = behind.popleft()
+            reply = replies[-1]
+            for fault in replies:
+                if isinstance(fault, Exception):
+                    raise refusal(fault, self.store.config)
+            # After a reset of tasks only, the call is made again under the new epoch.
+            reply = self._write(sent.pack) if reply[0] == b"EPOCH" and reply[2] else self._judged(reply)
+            if sent.late is not None:
+                sent.late([bool(decided) for decided in reply[2]])
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -202,25 +257,26 @@ class Member:
         who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)
         return verdict.key, verdict.kind, who, verdict.payload
 
-    def _write(self, pack: Callable[[tuple[str, str, str]], list[bytes]]) -> list[Any]:
+    def _write(self, pack: _Pack) -> list[Any]:
         """Sends the calls ``pack(member)`` makes, in one trip; the last reply. What it says of the worker is
         kept. After a reset of tasks only, a member goes on under the new epoch; WorkerLost where this life
         is over."""
         for _ in range(5):
             calls = pack((self._epoch, self.card.worker_id, self.card.token))
             reply: list[Any] = self.store.link.call_many(b"".join(calls), len(calls))[-1]
-            if reply[0] == b"UNKNOWN":
-                raise unknown_keys([key.decode() for key in reply[1]], self.store.network)
-            if reply[0] == b"GONE":
-                self._letter = reply[1].decode()
-                raise self._over()
-            if reply[0] != b"EPOCH":
-                return self._heard(reply)
-            if not reply[2]:
-                self._letter = "l"
-                raise self._over()
+            if reply[0] != b"EPOCH" or not reply[2]:
+                return self._judged(reply)
             self._epoch = reply[1].decode()
         raise StoreError(f"network {self.store.network!r} is being reset over and over")
+
+    def _judged(self, reply: list[Any]) -> list[Any]:
+        """The reply, if it is none of the refusals."""
+        if reply[0] == b"UNKNOWN":
+            raise unknown_keys([key.decode() for key in reply[1]], self.store.network)
+        if reply[0] in (b"GONE", b"EPOCH"):
+            self._letter = reply[1].decode() if reply[0] == b"GONE" else "l"
+            raise self._over()
+        return self._heard(reply)
 
     def _heard(self, reply: list[Any]) -> list[Any]:
         self._letter = reply[0].decode()

@@ -28,6 +28,10 @@ class WorkerReader:
         self.detect_lost_workers()
         return worker_table(self._store.workers(), as_)
 
+    def server_info(self) -> dict[str, int | float | str]:
+        """The server's own figures (its INFO): version, memory, clients, persistence."""
+        return self._store.info()
+
     def detect_lost_workers(self) -> list[str]:
         """Declares workers lost whose lease ran out, settles their tasks, and returns their ids. Runs by
         itself wherever somebody waits, counts or renews a lease; of two callers one gets the ids."""

@@ -100,7 +100,7 @@ class Scripts:
             head = self._heads[name] = (b"EVALSHA", load(name.partition(":")[0]).sha, len(keys), *keys)
         if more:
             head = (*head[:2], len(KEYS[name]) + len(more), *head[3:], *more)
-        packed: bytes = hiredis.pack_command((*head, *args))
+        packed: bytes = hiredis.pack_command((*head, *args))  # type: ignore[arg-type]
         return packed
 
     def open(self, epoch: str, version: int) -> bytes:

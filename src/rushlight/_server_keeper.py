@@ -270,12 +270,12 @@ class Keeper:
     def _leave(self) -> None:
         """Stop the idle server, unless somebody is coming in at this moment.
 
-        With the socket out of the way nobody new can connect. Who did just before is seen by one of
-        two looks: the second is answered a turn of the server's loop after the first, and each turn
-        takes in everybody who waits. Who comes later finds no socket and waits for the life lock.
+        With the socket out of the way nobody new can connect. Who did just before is seen by another
+        look: its two questions are answered in two turns of the server's loop, and each turn takes in
+        everybody who waits. Who comes later finds no socket and waits for the life lock.
         """
         os.rename(self.path, self.path + files.CLOSING)
-        if self._in_use() or self._in_use() or self.wire is None or not self._shut_down(self.wire):
+        if self._in_use() or self.wire is None or not self._shut_down(self.wire):
             os.rename(self.path + files.CLOSING, self.path)
             self.quiet_since = time.monotonic()
 

@@ -6,21 +6,47 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import hiredis
 import msgspec
 
 from ._store_roster import RosterVerbs
-from ._wire import Link
+from ._wire import Link, command
 
 
 class Store(RosterVerbs):
     """One network on one server; see ``StoreBase`` for its contract."""
 
+    def info(self) -> dict[str, int | float | str]:
+        """What the server says of itself (INFO), numbers as numbers."""
+        text: bytes = self.link.call(command("INFO"))
+        lines = (line.partition(":") for line in text.decode().splitlines() if not line.startswith("#"))
+        return {name: _number(value) for name, _, value in lines if name}
+
+    def snapshots(self) -> list[tuple[int, int]]:
+        """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be asked."""
+        found = self.link.call(command("CONFIG", "GET", "save"))
+        numbers = [int(word) for word in found[1].decode().split()]
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def set_snapshots(self, schedule: Sequence[tuple[int, int]]) -> None:
+        """Sets when the server writes snapshots; never, where empty. StoreError where that is not allowed."""
+        words = " ".join(f"{seconds} {changes}" for seconds, changes in schedule)
+        self.link.call(command("CONFIG", "SET", "save", words))
+
     def listen(self) -> OrderListener:
         """Orders given from now on, on a connection of their own."""
         return OrderListener(self)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +74,8 @@ class OrderListener:
         self._descriptor = self._ask()
 
     def _ask(self) -> int:
-        command = ("XREAD", "BLOCK", int(self.BLOCK * 1000), "STREAMS", self._key, self._cursor)
-        return self._link.send(hiredis.pack_command(command))
+        parts = ("XREAD", "BLOCK", int(self.BLOCK * 1000), "STREAMS", self._key, self._cursor)
+        return self._link.send(command(*parts))
 
     def fileno(self) -> int:
         return self._descriptor

@@ -18,13 +18,13 @@ from ._keys import Keys, check_network
 from ._names import random_token
 from ._scripts import Scripts
 from ._trust import Trust
-from ._wire import Link
+from ._wire import Link, command
 from .errors import SecretRequired, StoreError, StoreVersion
 
 #: Version of keys and records. A store written by a later version is refused with StoreVersion.
 FORMAT = 1
-_MULTI = hiredis.pack_command((b"MULTI",))
-_EXEC = hiredis.pack_command((b"EXEC",))
+_MULTI = command(b"MULTI")
+_EXEC = command(b"EXEC")
 
 
 class StoreBase:
@@ -114,7 +114,7 @@ class StoreBase:
 
     def transaction(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Runs the commands at one instant, in one trip, and returns their replies."""
-        packed = b"".join([_MULTI, *map(hiredis.pack_command, commands), _EXEC])
+        packed = b"".join([_MULTI, *(command(*parts) for parts in commands), _EXEC])
         replies = self.link.call_many(packed, len(commands) + 2)
         result: list[Any] | None = replies[-1]
         if result is None:
@@ -137,6 +137,6 @@ class StoreBase:
         """The values behind references, in order; one trip. DataMissing if one is gone."""
         if not spilled:
             return []
-        command = ("HMGET", self.keys["blobs"], *(item.digest for item in spilled))
-        found = self.link.call(hiredis.pack_command(command))
+        parts = ("HMGET", self.keys["blobs"], *(item.digest for item in spilled))
+        found = self.link.call(command(*parts))
         return [self.codec.decode_spilled(item, data) for item, data in zip(spilled, found, strict=True)]

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import hiredis
 import msgspec
 
 from ._records import Counts, TaskState
 from ._store_base import StoreBase
+from ._wire import command
 
 _LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
 
@@ -85,15 +85,10 @@ class ReadVerbs(StoreBase):
 
     def running_rows(self, values: list[bytes]) -> Rows:
         """Running records, decoded, in the order given."""
-        rows = self._rows([b"\x99" + value for value in values])
-        for row in rows:
-            row += (0, None, None)
-        return rows
+        return [[*row, 0, None, None] for row in self._rows([b"\x99" + value for value in values])]
 
     def _queued_rows(self, values: list[bytes], order: list[bytes]) -> Rows:
-        rows = self._rows([b"\x98\xc0" + value for value in values])
-        for row in rows:
-            row += (0, 0, None, None)
+        rows = [[*row, 0, 0, None, None] for row in self._rows([b"\x98\xc0" + value for value in values])]
         place = {entry.partition(b"\0")[0].decode(): i for i, entry in enumerate(order)}
         rows.sort(key=lambda row: (place.get(row[3], len(place)), row[7]))
         return rows
@@ -136,12 +131,12 @@ class ReadVerbs(StoreBase):
         """The failed tasks among the keys; those retried meanwhile are left out."""
         if not keys:
             return [], []
-        values = self.link.call(hiredis.pack_command(("HMGET", self.keys["failed"], *keys)))
+        values = self.link.call(command("HMGET", self.keys["failed"], *keys))
         return self._failed_rows([value for value in values if value is not None])
 
     def all_keys(self) -> list[str]:
         """The key of every task, in no order."""
-        return [key.decode() for key in self.link.call(hiredis.pack_command(("HKEYS", self.keys["index"])))]
+        return [key.decode() for key in self.link.call(command("HKEYS", self.keys["index"]))]
 
     def totals(self) -> Totals:
         """Counts of everything at one instant."""
@@ -150,14 +145,18 @@ class ReadVerbs(StoreBase):
 
     def watch(self, seconds: float) -> Standing:
         """How things stand, and the promise that ``wait_event`` returns at the next change within ``seconds``."""
-        epoch, *numbers, event = self.link.call(self.scripts.watch(int(seconds * 1e6)))
-        return Standing(epoch.decode(), *numbers, event.decode())
+        epoch, finished, failures, queued, running, live, overdue, event = self.link.call(
+            self.scripts.watch(int(seconds * 1e6))
+        )
+        return Standing(
+            epoch.decode(), finished, failures, queued, running, live, overdue, event.decode()
+        )
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
-        command = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
+        parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
         with self.waiting_link() as link:
-            return link.call(hiredis.pack_command(command), wait=seconds) is not None
+            return link.call(command(*parts), wait=seconds) is not None
 
 
 def _by_start(row: list[Any]) -> tuple[int, int]:

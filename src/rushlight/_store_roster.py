@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hiredis
 import msgspec
 
 from ._names import random_token
@@ -14,6 +13,7 @@ from ._records import Exit, WorkerInfo, WorkerState
 from ._store_base import FORMAT
 from ._store_reads import ReadVerbs
 from ._store_tasks import TaskVerbs
+from ._wire import command
 from .errors import ConfigError, DataMissing, StoreError, WorkerLost
 
 LETTERS = {
@@ -42,6 +42,7 @@ class WorkerCard:
     launcher: str = "process"
     supervisor: str = ""
     on_lost: str = "fail"
+    spec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class WorkerEnd:
     token: str
     state: WorkerState
     message: str = CRASHED
-    exit: Exit = Exit()
+    exit: Exit = Exit()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def _adopt(self) -> bool:
         """Takes the epoch the network has; False if it has none, and then nothing is to be done."""
-        found = self.link.call(hiredis.pack_command(("HGET", self.keys["control"], "epoch")))
+        found = self.link.call(command("HGET", self.keys["control"], "epoch"))
         self.epoch = found.decode() if found else ""
         return bool(found)
 
@@ -158,7 +159,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def worker_states(self) -> dict[str, WorkerState]:
         """The state of every worker; one small command."""
-        fields = self.link.call(hiredis.pack_command(("HGETALL", self.keys["control"])))
+        fields = self.link.call(command("HGETALL", self.keys["control"]))
         return {
             name[2:].decode(): LETTERS[chr(value[0])]
             for name, value in zip(fields[::2], fields[1::2], strict=True)
@@ -167,7 +168,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def ran(self) -> set[str]:
         """The workers that have ever been running, whatever became of them."""
-        fields = self.link.call(hiredis.pack_command(("HKEYS", self.keys["control"])))
+        fields = self.link.call(command("HKEYS", self.keys["control"]))
         return {name[2:].decode() for name in fields if name.startswith(b"r:")}
 
     def unburied(self, worker_ids: Sequence[str]) -> list[str]:
@@ -181,10 +182,18 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             if end is None and card is not None and msgspec.msgpack.decode(b"\x92" + card)[1]["supervisor"]
         ]
 
+    def cards(self) -> dict[str, WorkerCard]:
+        """What every worker said of itself when it last registered; without tokens."""
+        stored = self.link.call(command("HGETALL", self.keys["workers"]))
+        return {
+            wid.decode(): WorkerCard(wid.decode(), "", **msgspec.msgpack.decode(b"\x92" + card)[1])
+            for wid, card in zip(stored[::2], stored[1::2], strict=True)
+        }
+
     def last_order(self) -> str:
         """Where a supervisor begins to listen."""
         found = self.link.call(
-            hiredis.pack_command(("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1))
+            command("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1)
         )
         return found[0][0].decode() if found else "0-0"
 
@@ -197,15 +206,15 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def logs(self, after: str = "-") -> list[tuple[str, str, dict[str, Any]]]:
         """Log entries (id, worker id, entry) after an id, oldest first."""
         start = after if after == "-" else f"({after}"
-        found = self.link.call(hiredis.pack_command(("XRANGE", self.keys["logs"], start, "+")))
+        found = self.link.call(command("XRANGE", self.keys["logs"], start, "+"))
         return [_log_entry(entry) for entry in found]
 
     def wait_logs(self, after: str, seconds: float) -> bool:
         """Blocks until there are log entries after an id; False when the time ran out."""
         milliseconds = max(1, int(seconds * 1000))
-        command = ("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", self.keys["logs"], after)
+        parts = ("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", self.keys["logs"], after)
         with self.waiting_link() as link:
-            return link.call(hiredis.pack_command(command), wait=seconds) is not None
+            return link.call(command(*parts), wait=seconds) is not None
 
     def keep_spec(self, digest: str, sealed: bytes) -> None:
         """Stores start arguments under their digest."""
@@ -213,7 +222,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def spec(self, digest: str) -> bytes:
         """Start arguments by digest; DataMissing if the network does not have them."""
-        found: bytes | None = self.link.call(hiredis.pack_command(("HGET", self.keys["specs"], digest)))
+        found: bytes | None = self.link.call(command("HGET", self.keys["specs"], digest))
         if found is None:
             raise DataMissing(
                 f"network {self.network!r} has no start arguments {digest!r}: was it reset after this worker "

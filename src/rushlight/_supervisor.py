@@ -246,7 +246,16 @@ class Supervisor:
         host = socket.gethostname()
         supervisor = f"{host}:{os.getpid()}"
         launcher = self._options.launcher
-        return WorkerCard(worker_id, random_token(), pid, host, launcher, supervisor, self._spec.on_lost)
+        return WorkerCard(
+            worker_id,
+            random_token(),
+            pid,
+            host,
+            launcher,
+            supervisor,
+            self._spec.on_lost,
+            self._options.spec_id,
+        )
 
     # --- what happens ---------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ a server; values that were stored apart are read through the ``resolve`` it is g
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import (

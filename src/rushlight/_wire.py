@@ -12,7 +12,9 @@ import struct
 import threading
 import time
 import weakref
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import hiredis
 import redis
@@ -25,8 +27,17 @@ from .errors import StoreError, StoreUnavailable
 #: Answers that say "not now": the server restarts, fails over or is busy with a script.
 _PASSING = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK", "UNBLOCKED")
 _CHUNK = 1 << 16
+#: Posts that may be without an answer before some are waited for.
+_MOST_OWED = 128
+T = TypeVar("T")
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def command(*parts: str | bytes | float) -> bytes:
+    """One command in the server's protocol."""
+    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]
+    return packed
 
 
 class Link:
@@ -45,6 +56,10 @@ class Link:
         self._reader: Any = None
         #: Counts round trips, for those who prove that an operation costs as few as it should.
         self.trips = 0
+        #: Posts without an answer yet, oldest first, and answers nobody has taken yet.
+        self._owed: deque[tuple[bytes, int]] = deque()
+        self._answers: list[list[Any]] = []
+        self._resent = False
         _links.add(self)
 
     def connect(self) -> None:
@@ -63,39 +78,79 @@ class Link:
     def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
         """Sends n packed commands in one trip and returns their replies, in order."""
         with self._lock:
-            give_up: float | None = None
-            pause = 0.02
             while True:
-                try:
-                    if self._connection is None:
-                        self._open(self.config.connect_timeout)
-                    replies = self._exchange(commands, n, wait)
-                    fault = next((r for r in replies if isinstance(r, hiredis.ReplyError)), None)
-                    if fault is None:
-                        return replies
-                    if str(fault).startswith("NOSCRIPT"):
-                        self._load_scripts()
-                        continue
-                    # A transaction that met NOSCRIPT or the like tells it inside EXECABORT.
-                    if not str(fault).startswith(_PASSING):
-                        raise _refusal(fault, self.config)
-                    trouble: Exception = redis.ConnectionError(str(fault))
-                except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
-                    self._drop()
-                    raise unavailable(self.config, error) from error
-                except (redis.RedisError, StoreUnavailable, OSError, hiredis.HiredisError) as error:
-                    trouble = error
-                except BaseException:
-                    # A reply may still be on its way: nobody must read it as the answer to another call.
-                    self._drop()
-                    raise
+                replies: list[Any] = self._insist(lambda: self._exchange(commands, n, wait))
+                fault = next((r for r in replies if isinstance(r, hiredis.ReplyError)), None)
+                if fault is None:
+                    return replies
+                if not str(fault).startswith("NOSCRIPT"):
+                    raise refusal(fault, self.config)
+                self._insist(self._load_scripts)
+
+    def post(self, commands: bytes, n: int) -> list[list[Any]]:
+        """Sends n packed commands without waiting for their replies. Returns the replies of earlier posts that
+        are here by now, oldest first; errors of the server stand among them. What a lost connection left
+        unanswered is sent again, in order."""
+        with self._lock:
+            self._owed.append((commands, n))
+            self._resent = False
+            self._insist(self._send_last)
+            return self._take_answers()
+
+    def await_posts(self) -> list[list[Any]]:
+        """Waits for the replies to all posts; those not returned yet, oldest first."""
+        with self._lock:
+            if self._owed:
+                self._insist(lambda: self._read_owed(0))
+            return self._take_answers()
+
+    def _insist(self, action: Callable[[], T]) -> T:
+        """Does it, on a new connection where the old one fails, for up to ``patience`` seconds."""
+        give_up: float | None = None
+        pause = 0.02
+        while True:
+            try:
+                if self._connection is None:
+                    self._open(self.config.connect_timeout)
+                return action()
+            except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 self._drop()
-                now = time.monotonic()
-                give_up = give_up if give_up is not None else now + self.config.patience
-                if now + pause > give_up:
-                    raise unavailable(self.config, trouble) from trouble
-                time.sleep(pause)
-                pause = min(pause * 2, 1.0)
+                raise unavailable(self.config, error) from error
+            except (redis.RedisError, StoreUnavailable, OSError, hiredis.HiredisError) as error:
+                trouble: Exception = error
+            except BaseException:
+                # A reply may still be on its way: nobody must read it as the answer to another call.
+                self._drop()
+                raise
+            self._drop()
+            now = time.monotonic()
+            give_up = give_up if give_up is not None else now + self.config.patience
+            if now + pause > give_up:
+                raise unavailable(self.config, trouble) from trouble
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _take_answers(self) -> list[list[Any]]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _send_last(self) -> None:
+        # A connection made just now has sent all that is owed.
+        if not self._resent:
+            self._socket.sendall(self._owed[-1][0])
+        self._resent = False
+        if len(self._owed) > _MOST_OWED:
+            self._read_owed(_MOST_OWED // 2)
+
+    def _read_owed(self, leave: int) -> None:
+        while len(self._owed) > leave:
+            replies = self._read(self._owed[0][1])
+            for reply in replies:
+                # These only a new connection mends: it loads the scripts and sends all again.
+                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("NOSCRIPT", *_PASSING)):
+                    raise redis.ConnectionError(str(reply))
+            self._owed.popleft()
+            self._answers.append(replies)
 
     def send(self, command: bytes) -> int:
         """Sends without reading; returns the descriptor to wait on. The answer is read by ``receive``."""
@@ -119,7 +174,7 @@ class Link:
             self._reader.feed(data)
             reply = self._reader.gets()
             if isinstance(reply, hiredis.ReplyError):
-                raise _refusal(reply, self.config)
+                raise refusal(reply, self.config)
             return [] if reply is False else [reply]
 
     def close(self) -> None:
@@ -132,6 +187,8 @@ class Link:
         if self._socket is not None:
             os.close(self._socket.detach())
         self._connection = self._socket = self._reader = None
+        self._owed.clear()
+        self._answers.clear()
 
     def _open(self, limit: float) -> None:
         connection = self.config.connect(timeout=limit)
@@ -139,7 +196,7 @@ class Link:
             if not self._checked:
                 check_server(connection, self.config)
                 self._checked = True
-            plain = connection._sock
+            plain: Any = connection._sock
             if type(plain) is socket.socket:
                 # The kernel's own timeout: settimeout would cost a poll per call.
                 plain.settimeout(None)
@@ -149,15 +206,31 @@ class Link:
             raise
         self._connection, self._socket = connection, plain
         self._reader = hiredis.Reader(notEnoughData=False)
+        if self._owed:
+            self._load_scripts()
+            self._socket.sendall(b"".join(commands for commands, _ in self._owed))
+            self._resent = True
 
     def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
-        sock, reader = self._socket, self._reader
         self.trips += 1
         if wait is not None:
-            _set_timeout(sock, wait + self.config.timeout)
+            _set_timeout(self._socket, wait + self.config.timeout)
+        self._resent = False
+        self._socket.sendall(commands)
+        if self._owed:
+            self._read_owed(0)
+        replies = self._read(n)
+        if wait is not None:
+            _set_timeout(self._socket, self.config.timeout)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_PASSING):
+                raise redis.ConnectionError(str(reply))
+        return replies
+
+    def _read(self, n: int) -> list[Any]:
+        sock, reader = self._socket, self._reader
+        replies: list[Any] = []
         try:
-            sock.sendall(commands)
-            replies = []
             while len(replies) < n:
                 reply = reader.gets()
                 if reply is False:
@@ -169,16 +242,15 @@ class Link:
                     replies.append(reply)
         except BlockingIOError as error:
             raise redis.TimeoutError(f"no answer within {self.config.timeout:g} s") from error
-        if wait is not None:
-            _set_timeout(sock, self.config.timeout)
         return replies
 
     def _load_scripts(self) -> None:
         bodies = [_scripts.load(name).body for name in _scripts.NAMES]
-        packed = b"".join(hiredis.pack_command((b"SCRIPT", b"LOAD", body)) for body in bodies)
-        for reply in self._exchange(packed, len(bodies), None):
+        packed = b"".join(command(b"SCRIPT", b"LOAD", body) for body in bodies)
+        self._socket.sendall(packed)
+        for reply in self._read(len(bodies)):
             if isinstance(reply, hiredis.ReplyError):
-                raise _refusal(reply, self.config)
+                raise refusal(reply, self.config)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -201,7 +273,8 @@ def _set_timeout(sock: Any, seconds: float) -> None:
         sock.settimeout(seconds)
 
 
-def _refusal(fault: Exception, config: StoreConfig) -> StoreError:
+def refusal(fault: Exception, config: StoreConfig) -> StoreError:
+    """The server's error as ours, with a way out where there is one."""
     text = str(fault)
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return unavailable(config, fault)

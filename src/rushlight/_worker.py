@@ -10,9 +10,9 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self, overload
 
 from . import _inputs, _names
 from ._lease import LeaseThread
@@ -44,6 +44,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
     Raises StoreUnavailable, and ConfigError where a live worker has the id.
     """
 
+    _lease_thread: LeaseThread | None
+
     def __init__(
         self,
         network: str,
@@ -67,28 +69,27 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         member = Member(store, card, lease)
         member.join(WorkerState.RUNNING)
         self._assemble(store, member)
-        if heartbeat:
-            self._lease_thread = LeaseThread(store, card, lease)
+        self._lease_thread = LeaseThread(store, card, lease) if heartbeat else None
 
     @classmethod
     def supervised(cls, store: Store, member: Member) -> RushWorker:
         """The worker of a process whose supervisor registered it and keeps its lease."""
         self = cls.__new__(cls)
         self._assemble(store, member)
+        self._lease_thread = None
         return self
 
     def _assemble(self, store: Store, member: Member) -> None:
         self._begin_reading(store)
         self._begin_logs()
         self._member = member
-        self._lease_thread: LeaseThread | None = None
         #: Attempt of each task this worker holds.
         self._held: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<RushWorker {self.worker_id} of {self.network!r}>"
 
-    def __enter__(self) -> RushWorker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -182,7 +183,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         if not verdicts:
             return []
         try:
-            decided = self._member.settle(verdicts, spilled)
+            decided = self._member.settle(verdicts, spilled, lambda late: self._let_go(verdicts, late))
         except UnknownKey as error:
             # Tasks of ours that are gone were reset, which is no mistake of the loop's.
             reset = {key for key in error.fields["keys"] if key in self._held}
@@ -246,10 +247,24 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             return self._taken(values)[0]
         return self.pop_task(timeout) if timeout is None or timeout > 0 else None
 
+    @overload
+    def task(self, xs: str) -> Task: ...
+
+    @overload
+    def task(
+        self, xs: Fields, *, xs_extra: Fields | None = None
+    ) -> AbstractContextManager[RunningTask]: ...
+
+    def task(
+        self, xs: str | Fields, *, xs_extra: Fields | None = None
+    ) -> Task | AbstractContextManager[RunningTask]:
+        """``with worker.task(xs) as t`` creates a task running here for the block. ``t.finish(ys)`` settles it;
+        an exception fails it with type, message and traceback and goes on; leaving without finishing fails
+        it. Given a key, like ``Rush.task``: the task as it is now."""
+        return super().task(xs) if isinstance(xs, str) else self._running_task(xs, xs_extra)
+
     @contextmanager
-    def task(self, xs: Fields, *, xs_extra: Fields | None = None) -> Iterator[RunningTask]:
-        """Creates a task running here for the block. ``t.finish(ys)`` settles it; an exception fails it with
-        type, message and traceback and goes on; leaving without finishing fails it."""
+    def _running_task(self, xs: Fields, xs_extra: Fields | None) -> Iterator[RunningTask]:
         running = RunningTask(self, self.push_running_task(xs, xs_extra=xs_extra), dict(xs))
         try:
             yield running
@@ -259,6 +274,18 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             raise
         if not running.settled:
             self.fail_task(running.key, "Task failed: left without finishing")
+
+    @contextmanager
+    def write_behind(self) -> Iterator[RushWorker]:
+        """For the block, creating, finishing and failing tasks are sent at once and their replies checked
+        later: in batches, and at the end. Until then they say True. Errors surface at a later call or at the
+        end of the block; results that came too late are logged. Everything else waits as usual, and sees
+        what was sent before it."""
+        self._member.begin_behind()
+        try:
+            yield self
+        finally:
+            self._member.end_behind()
 
     # --- leaving --------------------------------------------------------------------------------
 

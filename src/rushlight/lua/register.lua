@@ -30,12 +30,13 @@ for i = 5, #ARGV, 4 do
   local id, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', KEYS[1], 'w:' .. id)
   -- A terminate that came while the worker was starting stays in force.
-  if letter == 'r' then redis.call('HSET', KEYS[1], 'r:' .. id, '1') end
   if not (status == 'd' .. token) then redis.call('HSET', KEYS[1], 'w:' .. id, letter .. token) end
   if not status or string.sub(status, 2) ~= token then
     redis.call('HSET', KEYS[2], id, cmsgpack.pack(now) .. ARGV[i + 3])
     redis.call('HDEL', KEYS[3], id)
+    redis.call('HDEL', KEYS[1], 'r:' .. id)
   end
+  if letter == 'r' then redis.call('HSET', KEYS[1], 'r:' .. id, '1') end
   redis.call('ZADD', KEYS[4], due, id)
 end
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'format', 'watch')
