@@ -42,7 +42,7 @@ class Fleet(Muster):
         kwargs: Mapping[str, Any] | None = None,
         launcher: str | Launcher | None = None,
         packages: Sequence[str] = (),
-        globals: Mapping[str, Any] | None = None,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - a public name
         seed: Any = None,
         log_level: str | int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -86,7 +86,7 @@ class Fleet(Muster):
         *,
         kwargs: Mapping[str, Any] | None = None,
         packages: Sequence[str] = (),
-        globals: Mapping[str, Any] | None = None,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - a public name
         seed: Any = None,
         log_level: str | int | None = None,
         log_dir: str | os.PathLike[str] | None = None,

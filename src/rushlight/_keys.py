@@ -15,8 +15,10 @@ from .errors import ConfigError
 CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
-        "epoch, format, drain flag, watch deadline; per worker `w:<id>` its status letter and token, "
-        "`r:<id>` that it has been running, `c:<id>` its last claim",
+        (
+            "epoch, format, drain flag, watch deadline; per worker `w:<id>` its status letter and token, "
+            "`r:<id>` that it has been running, `c:<id>` its last claim"
+        ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
     "queued": ("hash", "task key -> packed record waiting for a worker: the queued state itself"),

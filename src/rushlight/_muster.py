@@ -132,7 +132,9 @@ class Muster:
     # --- stopping -------------------------------------------------------------------------------
 
     def stop_workers(
-        self, type: Literal["kill", "terminate"] = "kill", worker_ids: Iterable[str] | None = None
+        self,
+        type: Literal["kill", "terminate"] = "kill",  # noqa: A002 - a public name
+        worker_ids: Iterable[str] | None = None,
     ) -> list[str]:
         """Stops workers, all or the named ones, whoever started them and wherever they run; returns the ids
         of those that were live.

@@ -29,13 +29,15 @@ class Plan:
 
 
 _EMPTY = Plan()
-_default = _EMPTY
 _scoped: ContextVar[Plan | None] = ContextVar("rushlight_plan", default=None)
 
 
 class _Planner:
     """``plan(...)`` sets defaults at once, for the process; ``with plan(...)`` for the block, in this context
     only. ``plan.current()``, ``plan.is_set()``, ``plan.clear()``."""
+
+    def __init__(self) -> None:
+        self._default = _EMPTY
 
     def __call__(
         self,
@@ -51,15 +53,17 @@ class _Planner:
         if n_workers is not None:
             _inputs.count(n_workers, "n_workers", least=1)
         _inputs.seconds(start_timeout, "start_timeout", none=True)
+        _inputs.log_level(log_level)
         new = Plan(n_workers, url, launcher, log_level, start_timeout, large_object_dir, secret)
         link = Link(StoreConfig.find(url, secret))
         link.connect()
         link.close()
-        return _Scope(new)
+        before, self._default = self._default, new
+        return _Scope(self, new, before)
 
     def current(self) -> Plan:
         """The defaults in force here."""
-        return _scoped.get() or _default
+        return _scoped.get() or self._default
 
     def is_set(self) -> bool:
         """True where a plan is in force."""
@@ -67,23 +71,20 @@ class _Planner:
 
     def clear(self) -> None:
         """Takes the process-wide plan back, and the one of this context."""
-        global _default
-        _default = _EMPTY
+        self._default = _EMPTY
         _scoped.set(None)
 
 
 class _Scope:
     """What ``plan(...)`` returns: in force already; as a context manager it ends with the block."""
 
-    def __init__(self, new: Plan) -> None:
-        global _default
+    def __init__(self, planner: _Planner, new: Plan, before: Plan) -> None:
+        self._planner = planner
         self._new = new
-        self._before = _default
-        _default = new
+        self._before = before
 
     def __enter__(self) -> Plan:
-        global _default
-        _default = self._before
+        self._planner._default = self._before
         self._token = _scoped.set(self._new)
         return self._new
 
