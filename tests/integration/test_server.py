@@ -23,9 +23,9 @@ import redis
 from rushlight import _server
 from rushlight._server import ensure_server, find_binary, home_dir, key_file, server_status, stop_server
 from rushlight._server_files import DATA, RECORD
+from rushlight._server_keeper import Keeper, answers, server_command
 from rushlight.errors import ConfigError, StoreUnavailable
 
-SOURCE = str(Path(_server.__file__).parents[1])
 #: Makes the embedded server importable in any Python, without the package's ``__init__``.
 BARE = (
     "import sys; package = type(sys)('rushlight'); "
@@ -67,13 +67,10 @@ def ended(pid: int | None, seconds: float = 15.0) -> None:
         until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds)
 
 
-def python(code: str, **kwargs: object) -> subprocess.Popen[str]:
+def python(code: str) -> subprocess.Popen[str]:
     """Another process of the same user, which has the embedded server at hand."""
-    command = [sys.executable, "-c", "from rushlight._server import *\nimport os, sys\n" + code]
-    environment = {**os.environ, "PYTHONPATH": SOURCE}
-    return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs
-    )
+    command = [sys.executable, "-c", BARE + "from rushlight._server import *\nimport os, sys\n" + code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def program(home: Path, text: str) -> str:
@@ -225,6 +222,25 @@ def test_keeper_killed(home: Path) -> None:
     assert "bye bye" in (home / "server.log").read_text()
 
 
+def test_no_second_server_beside_one_that_still_ends(home: Path) -> None:
+    """A server that outlives its keeper for a while keeps every other away from its data."""
+    with client() as first:
+        first.set("key", "value")
+    status = server_status()
+    os.kill(status.pid or 0, signal.SIGSTOP)
+    os.kill(status.keeper_pid or 0, signal.SIGKILL)
+    ended(status.keeper_pid)
+    try:
+        status.socket.unlink()
+        with pytest.raises(StoreUnavailable, match="about to end"):
+            ensure_server(timeout=0.5)
+        assert [process.pid for process in processes(home)] == [status.pid]
+    finally:
+        os.kill(status.pid or 0, signal.SIGCONT)
+    with client() as second:
+        assert second.get("key") == "value"
+
+
 def test_keeper_asked_to_end(home: Path) -> None:
     """A SIGTERM to the keeper ends the server in good order and removes socket and record."""
     path = ensure_server()
@@ -363,6 +379,40 @@ def test_no_use_is_lost_to_a_server_that_leaves(home: Path) -> None:
     with client() as server:
         assert "40" == server.get("uses")
     assert 2 <= len(servers)
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_client_that_comes_as_the_server_leaves(home: Path, pending: bool) -> None:
+    """A server about to leave stays for a client it has not even accepted yet, and leaves without one."""
+    (home_dir() / DATA).mkdir()
+    path = str(home / "server.sock")
+    keeper = Keeper(str(home), path, "", 0.0, 1.0, "kernel")
+    command = server_command(find_binary(), path, str(home / DATA))
+    with (
+        subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL) as server,
+        socket.socket(socket.AF_UNIX) as late,
+    ):
+        try:
+            until(lambda: answers(path))
+            until(lambda: not keeper._in_use())
+            server.send_signal(signal.SIGSTOP)
+            if pending:
+                late.connect(path)
+            resume = threading.Timer(0.1, server.send_signal, [signal.SIGCONT])
+            resume.start()
+            keeper._leave()
+            resume.join()
+            keeper._hang_up()
+            if pending:
+                late.sendall(b"PING\r\n")
+                assert late.recv(100) == b"+PONG\r\n"
+                assert answers(path)
+            else:
+                assert server.wait(15) == 0
+        finally:
+            server.kill()
+    for name in home.glob("server.sock*"):
+        name.unlink()
 
 
 def test_keep_until_stopped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
