@@ -266,7 +266,7 @@ def _number_shapes(shapes_of: list[Any], n: int) -> tuple[list[Shape], array[int
 
 
 def pack(block: Block) -> None:
-    """Turn the lists that polars holds exactly into Series; a value it refuses leaves a list."""
+    """Turn the lists that polars holds exactly into Series."""
     packed: dict[Column, list[Any] | pl.Series] = {}
     for column, values in block.cells.items():
         kind = block.kinds[column]

@@ -70,7 +70,7 @@ WIDE_INT = Kind("int", int, wide=True)
 BOOL = Kind("bool", bool)
 STR = Kind("str", str)
 
-_SCALARS: dict[type, Kind] = {float: FLOAT, bool: BOOL, str: STR, bytes: Kind("bytes", bytes)}
+_SCALARS: dict[type, Kind] = {float: FLOAT, bool: BOOL, bytes: Kind("bytes", bytes)}
 #: Families whose polars form gives back exactly what went in, when all values have one plain type.
 _LOSSLESS = frozenset({"float", "int", "bool", "str", "bytes", "date", "datetime", "time", "duration"})
 _LISTED = frozenset({"null", "float", "int", "bool", "str", "bytes", "list"})
@@ -87,6 +87,14 @@ def _of_ints(values: Sequence[Any]) -> Kind:
     if low >= -EXACT_FLOAT and high <= EXACT_FLOAT:
         return INT
     return WIDE_INT if low >= -_INT64 and high < _INT64 else OBJECT
+
+
+def _of_texts(values: Sequence[str]) -> Kind:
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return OBJECT  # lone surrogates, which no library's string type holds
+    return STR
 
 
 def _of_datetimes(values: Sequence[dt.datetime]) -> Kind:
@@ -124,6 +132,7 @@ def _of_lists(values: Sequence[list[Any]]) -> Kind:
 
 _BY_TYPE: dict[type, Callable[[Sequence[Any]], Kind]] = {
     int: _of_ints,
+    str: _of_texts,
     list: _of_lists,
     dt.datetime: _of_datetimes,
     dt.date: lambda _: Kind("date", dt.date),

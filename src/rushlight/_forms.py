@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, nulls
+from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
 from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
 from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo
 from .errors import ConfigError, MissingExtra
@@ -89,7 +89,8 @@ def library(name: str, extra: str) -> Any:
 def render(sheet: Sheet, as_: str, fields: Sequence[str] | None) -> Any:
     """The sheet in a form other than tasks."""
     if as_ == "dicts":
-        return to_dicts(sheet, fields)
+        with gc_paused(sheet.n):
+            return to_dicts(sheet, fields)
     library("polars", "")
     if as_ == "pandas":
         return to_pandas(sheet, fields)
@@ -190,7 +191,8 @@ def json_text(value: Any) -> str | None:
     """A value as JSON: arrays and sets as lists, bytes as base64, what JSON has no form for as its text."""
     if value is None:
         return None
-    return json.dumps(_json_ready(value), ensure_ascii=False)
+    text = json.dumps(_json_ready(value))
+    return text if "\\ud" in text else json.dumps(_json_ready(value), ensure_ascii=False)
 
 
 def _json_ready(value: Any) -> Any:

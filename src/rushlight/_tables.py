@@ -32,7 +32,7 @@ from ._blocks import (
 )
 from ._codec import Spilled
 from ._columns import SPILLED, STR, Kind, dtype_of, to_series
-from ._fast import OneRow
+from ._fast import FewRows
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, worker_table
 from ._records import Task, TaskState
 
@@ -58,6 +58,8 @@ _MAX_BLOCKS = 10
 _RATIO = 6
 #: Rows turned into columns at a time: while their values are still in the processor's cache.
 _SLICE = 4096
+#: So many rows are worth the short way of ``_fast``.
+_FEW = 64
 
 
 class FinishedTable:
@@ -80,7 +82,7 @@ class FinishedTable:
         self._full: pl.DataFrame | None = None
         self._full_schema: Schema | None = None
         self._joined = 0
-        self._one_row: OneRow | None = None
+        self._few: FewRows | None = None
         self._constants: dict[Any, pl.Series] = {}
 
     def __len__(self) -> int:
@@ -111,7 +113,8 @@ class FinishedTable:
             parts = self._parts(start)
             self._load(parts, None if as_ == "tasks" else fields, self._wide(self._schema))
             if as_ == "tasks":
-                return [task for block, offset in parts for task in block_tasks(block, offset)]
+                with gc_paused(self._n - start):
+                    return [task for block, offset in parts for task in block_tasks(block, offset)]
             schema = self._wide(self._schema)
 
             def frame() -> pl.DataFrame:
@@ -175,7 +178,7 @@ class FinishedTable:
         rows = self._new
         if not rows:
             return
-        block = self._one_row.block(rows[0]) if packed and self._one_row and len(rows) == 1 else None
+        block = self._few.block(rows) if packed and self._few and len(rows) <= _FEW else None
         if block is not None:
             self._blocks.append(block)
         else:
@@ -227,8 +230,8 @@ class FinishedTable:
         if self._full is None or len(frames) > 1:
             self._full = _stacked(frames, schema)
             self._joined = len(self._blocks)
-        if self._one_row is None or self._one_row.schema is not schema:
-            self._one_row = OneRow.of(schema)
+        if self._few is None or self._few.schema is not schema:
+            self._few = FewRows.of(schema)
         return self._full
 
     def _restated(self, schema: Schema) -> pl.DataFrame:
