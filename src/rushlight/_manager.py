@@ -24,7 +24,7 @@ _REMOVED = {"message": "Removed from queue"}
 _RESETS = 20
 
 
-class Rush(TaskReader, WorkerReader, LogReader, Fleet):
+class Rush(Fleet, TaskReader, WorkerReader, LogReader):
     """A network seen by its manager.
 
     ``network=None`` makes a random readable name. ``url=None`` takes the one of ``plan``,

@@ -6,7 +6,7 @@
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused then return refused end
 local keys = {control = KEYS[1], queued = KEYS[2], queue = KEYS[3], bell = KEYS[4], running = KEYS[5]}
-local values = claim(keys, ARGV[2], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), me.claim, clock())
+local values = claim(keys, ARGV[2], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), me, clock())
 -- The token this caller took wakes the next worker, if there is work left or all must hear of the drain.
 if ARGV[7] == '1' and (me.drain or redis.call('LLEN', KEYS[3]) > 0) then ring(KEYS[4]) end
 local letter, queued = riding(me, KEYS[2])

@@ -11,6 +11,6 @@ local keys = {control = KEYS[1], index = KEYS[2], running = KEYS[3], finished = 
 local stop, verdicts = settle(keys, ARGV[2], 4, 7, now)
 if stop then return stop end
 announce(KEYS[8], me.watch, now)
-local values = claim(keys, ARGV[2], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), me.claim, now)
+local values = claim(keys, ARGV[2], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), me, now)
 local letter, queued = riding(me, KEYS[9])
 return {letter, queued, verdicts, values}

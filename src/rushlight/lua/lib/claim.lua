@@ -32,7 +32,10 @@ local function replay(running, worker, answer)
 end
 
 -- Claims up to n tasks under number `seq`; `worker` is the packed worker id. Returns the running records.
-local function claim(keys, wid, worker, seq, n, stored, now)
+-- One that was asked to leave (letter d) gets no more.
+local function claim(keys, wid, worker, seq, n, me, now)
+  local stored = me.claim
+  if me.letter == 'd' then n = 0 end
   if stored then
     local answer = cmsgpack.unpack(stored)
     if seq <= answer[1] then return replay(keys.running, worker, answer) end
