@@ -15,10 +15,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rushlight import _server_files as files
-from rushlight._server_home import find_binary, home_dir, home_path, key_file, private, socket_path
-from rushlight._server_keeper import Wire
-from rushlight.errors import ConfigError, StoreUnavailable
+from . import _server_files as files
+from ._server_home import find_binary, home_dir, home_path, key_file, private, socket_path
+from ._server_keeper import Wire
+from .errors import ConfigError, StoreUnavailable
 
 __all__ = [
     "ServerStatus",

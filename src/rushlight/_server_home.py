@@ -11,8 +11,8 @@ import stat
 import sys
 from pathlib import Path
 
-from rushlight import _server_files as files
-from rushlight.errors import ConfigError, StoreUnavailable
+from . import _server_files as files
+from .errors import ConfigError, StoreUnavailable
 
 #: Bytes; the system's limit for a socket's path is 104 or 108 with the final zero.
 MAX_SOCKET_PATH = 100

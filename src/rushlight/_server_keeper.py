@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-from rushlight import _server_files as files
+from . import _server_files as files
 
 if sys.platform != "win32":
     _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
