@@ -3,18 +3,21 @@
 python examples/queue_tasks.py
 """
 
-from rushlight import Rush, worker_loop
+from rushlight import Rush
 
 
-def area(width, height):
-    """What the workers compute; its result is a dict, one entry for each column of the table."""
-    return {"area": width * height}
+def measure(worker):
+    """Take tasks from the queue until told to leave; results are dicts, an entry for each column."""
+    while not worker.terminated:
+        task = worker.pop_task(timeout=1)
+        if task is not None:
+            worker.finish_task(task.key, {"area": task.xs["width"] * task.xs["height"]})
 
 
 def main():
     """Queue twenty rectangles, wait for all of them, print the largest."""
     with Rush() as rush:
-        rush.start_workers(worker_loop(area), n_workers=2)
+        rush.start_workers(measure, n_workers=2)
         keys = rush.push_tasks([{"width": w, "height": h} for w in range(1, 6) for h in range(1, 5)])
         result = rush.wait_for_tasks(keys, timeout=60)
         print(f"{len(result.done)} done, {len(result.failed)} failed, {len(result.pending)} pending")

@@ -14,7 +14,7 @@ import time
 def branin(x1, x2):
     """Three equal minima of 0.397887, one of them at (pi, 2.275)."""
     valley = x2 - 5.1 / (4 * math.pi**2) * x1**2 + 5 / math.pi * x1 - 6
-    return valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x1) + 10
+    return {"y": valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x1) + 10}
 
 
 def random_search(worker, n=400, cost=0.05):
@@ -26,4 +26,4 @@ def random_search(worker, n=400, cost=0.05):
         xs = {"x1": random.uniform(-5, 10), "x2": random.uniform(0, 15)}
         with worker.task(xs) as task:
             time.sleep(cost)
-            task.finish({"y": branin(**xs)})
+            task.finish(branin(**xs))

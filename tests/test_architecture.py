@@ -234,6 +234,8 @@ def test_own_modules_are_imported_at_the_top() -> None:
     """A function-local import of our own hides a circle; type-checking blocks hide one too."""
     hidden = []
     for path in MODULES:
+        if path.name == "__main__.py":  # chooses between two programs, of which one must stay light
+            continue
         tree = tree_of(path)
         top = set(tree.body)
         for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""The commands that change a network: ``stop`` and ``reset``."""
+"""The commands that change a network: ``stop``, ``reset``, and ``script``, which prepares workers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from ._options import WorkFailed, connect, network_options
-from ._output import say
+from ._loading import check_kwargs, load_loop, parse_kwargs
+from ._options import WorkFailed, connect, kwargs_option, network_options
+from ._output import number, say
 from ._waiting import wait_until_left
 
 
@@ -34,8 +35,14 @@ def stop(network: str, url: str | None, kill: bool, worker_ids: tuple[str, ...],
         left = wait_until_left(rush, worker_ids, timeout)
     if left:
         hint = "" if kill else "; --kill ends them at once"
-        raise WorkFailed(f"{len(left)} workers are still there after {timeout:g} s: {', '.join(left)}{hint}")
-    say(f"{len(stopped)} workers of network {network} stopped." if stopped else "No worker was running.")
+        raise WorkFailed(
+            f"{number(len(left), 'worker')} still there after {timeout:g} s: {', '.join(left)}{hint}"
+        )
+    say(
+        f"{number(len(stopped), 'worker')} of network {network} stopped."
+        if stopped
+        else "No worker was running."
+    )
 
 
 @click.command()
@@ -50,6 +57,31 @@ def reset(network: str, url: str | None, keep_workers: bool, yes: bool) -> None:
     with connect(network, url) as rush:
         n_tasks = rush.counts().total
         if n_tasks and not yes and sys.stdin.isatty():
-            click.confirm(f"Delete {n_tasks} tasks of network {network}?", abort=True, err=True)
+            click.confirm(f"Delete {number(n_tasks, 'task')} of network {network}?", abort=True, err=True)
         rush.reset(workers=not keep_workers)
-    say(f"Network {network} is empty: {n_tasks} tasks deleted.")
+    say(f"Network {network} is empty: {number(n_tasks, 'task')} deleted.")
+
+
+@click.command()
+@click.argument("target", metavar="FILE.py:LOOP")
+@network_options
+@click.option(
+    "-w", "--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes."
+)
+@kwargs_option
+@click.option(
+    "--python", metavar="PATH", help="The interpreter to call there. Default: the path of this one."
+)
+def script(
+    target: str, network: str, url: str | None, workers: int, kwargs_json: str | None, python: str | None
+) -> None:
+    """Print a shell line that starts workers on any host that reaches the server.
+
+    The loop is stored in the network now; rushlight and what the loop imports must be installed
+    there. The line holds no password: where one is needed, set RUSHLIGHT_URL and RUSHLIGHT_SECRET.
+    """
+    loop = load_loop(target)
+    kwargs = parse_kwargs(kwargs_json)
+    check_kwargs(loop, kwargs)
+    with connect(network, url) as rush:
+        say(rush.worker_script(loop, workers, kwargs=kwargs, python=python or sys.executable))

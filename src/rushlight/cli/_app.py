@@ -11,7 +11,7 @@ import click
 
 from rushlight._version import __version__
 
-from ._act import reset, stop
+from ._act import reset, script, stop
 from ._options import DONE, INTERRUPTED, debug_option, hang_up, report
 from ._read import logs, status, tasks, workers
 from ._run import run
@@ -39,14 +39,14 @@ def app() -> None:
     """
 
 
-for command in (run, status, tasks, workers, logs, stop, reset, server):
+for command in (run, status, tasks, workers, logs, stop, reset, script, server):
     app.add_command(command)
 
 
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
-    """Start workers of a network on this host, as a manager's launcher does."""
+    """Start workers of a network on this host, as launchers and `script` do."""
     # A fresh interpreter: the workers it forks are not to carry what the command line has imported.
     os.execv(sys.executable, [sys.executable, "-m", "rushlight", "worker", *arguments])
 

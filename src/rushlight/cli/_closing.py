@@ -9,7 +9,7 @@ from typing import Any
 from rushlight import Rush
 
 from ._lines import log_line
-from ._output import columns_of, print_table, say, span
+from ._output import columns_of, number, print_table, say, span
 from ._progress import Ending, Progress, Record, count_states
 
 #: Bookkeeping columns that would crowd out the results at the end of a run.
@@ -35,12 +35,13 @@ def print_closing(rush: Rush, progress: Progress, ending: Ending) -> None:
         say(f"No finished task has a finite number named {progress.goal.name!r}.")
     rate = progress.n_finished / ending.seconds if ending.seconds else 0.0
     say(
-        f"{_ENDINGS[ending.reason]}: {progress.n_finished} tasks finished, {ending.n_failed} failed "
-        f"in {span(ending.seconds)} ({rate:.1f} tasks/s) by {len(ending.workers)} workers."
+        f"{_ENDINGS[ending.reason]}: {number(progress.n_finished, 'task')} finished, "
+        f"{ending.n_failed} failed in {span(ending.seconds)} ({rate:.1f} tasks/s) "
+        f"by {number(len(ending.workers), 'worker')}."
     )
     if progress.n_seen:
         say(
-            f"Network {rush.network} holds {progress.n_seen} finished tasks: "
+            f"Network {rush.network} holds {number(progress.n_seen, 'finished task')}: "
             f"rushlight tasks --network {rush.network}"
         )
 

@@ -23,8 +23,10 @@ GRACE = 30.0
 
 _SEVERITY = ("", "terminate", "kill")
 _NOTES = {
-    "terminate": "stopping: workers finish the task at hand (Ctrl-C again kills them)",
-    "kill": "killing the workers",
+    "interrupted": "stopping: workers finish the task at hand (Ctrl-C again kills them)",
+    "timeout": f"time is up: workers finish the task at hand; what is left in {GRACE:.0f} s is killed",
+    "killed": "killing the workers",
+    "died": "a worker could not start: killing the others",
 }
 
 
@@ -95,7 +97,7 @@ def _obey(watch: Watch, workers: Sequence[Record]) -> None:
         watch.stops.count, watch.seconds, watch.timeout, broken=watch.start_error is not None
     )
     if _SEVERITY.index(order) > _SEVERITY.index(watch.told):
-        watch.told, watch.reason, watch.note = order, reason, _NOTES[order]
+        watch.told, watch.reason, watch.note = order, reason, _NOTES[reason]
         watch.obeying.clear()
         watch.screen.say(watch.note)
     if not watch.told:

@@ -33,7 +33,7 @@ def load_loop(target: str) -> Loop:
         raise ConfigError(_no_such_function(path, name, module), value=target)
     if not callable(found):
         raise ConfigError(
-            f"{name!r} in {path} is a {type(found).__name__}, not a function: a worker loop is "
+            f"{name!r} in {path} is no function but {type(found).__name__}: a worker loop is "
             f"`def {name}(worker, ...)`",
             value=target,
         )
@@ -52,7 +52,8 @@ def split_target(target: str) -> tuple[Path, str]:
         )
     path = Path(file)
     if not path.exists():
-        raise ConfigError(f"no such file: {file} (looked in {Path.cwd()})", value=target)
+        place = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+        raise ConfigError(f"no such file: {file}{place}", value=target)
     if not path.is_file():
         raise ConfigError(f"{file} is not a file: write FILE.py:LOOP", value=target)
     return path, name

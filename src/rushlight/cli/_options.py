@@ -69,6 +69,13 @@ def json_option(function: F) -> F:
     )(function)
 
 
+def kwargs_option(function: F) -> F:
+    """Adds ``--kwargs``."""
+    return click.option(
+        "--kwargs", "kwargs_json", metavar="JSON", help="Keyword arguments of LOOP, as a JSON object."
+    )(function)
+
+
 def connect(network: str, url: str | None) -> Rush:
     """The manager of ``network``; use it in a ``with`` statement."""
     return Rush(network, url=url)

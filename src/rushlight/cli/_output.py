@@ -166,3 +166,8 @@ def span(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def number(count: int, noun: str) -> str:
+    """``1 worker``, ``4 workers``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -17,8 +17,8 @@ from ._follow import GRACE, Watch, ending_of, follow
 from ._interrupt import StopRequests
 from ._live import display
 from ._loading import Loop, check_kwargs, load_loop, parse_kwargs
-from ._options import DONE, FAILED, connect, json_option, network_options
-from ._output import print_json
+from ._options import DONE, FAILED, connect, json_option, kwargs_option, network_options
+from ._output import number, print_json
 from ._progress import Goal, Progress
 
 
@@ -39,7 +39,7 @@ class Order:
 @click.argument("target", metavar="FILE.py:LOOP")
 @network_options
 @click.option("-w", "--workers", type=click.IntRange(1), help="Worker processes. Default: one per CPU.")
-@click.option("--kwargs", "kwargs_json", metavar="JSON", help="Keyword arguments of LOOP, as a JSON object.")
+@kwargs_option
 @click.option("--minimize", metavar="Y", help="Show the smallest result named Y, best rows first.")
 @click.option("--maximize", metavar="Y", help="Show the largest result named Y, best rows first.")
 @click.option(
@@ -105,11 +105,11 @@ def run(
 def execute(rush: Rush, order: Order, *, as_json: bool) -> int:
     """Run the order to its end and print how it ended; the exit code."""
     before = rush.counts()
-    title = f"{order.target} on network {rush.network}: {order.n_workers} workers"
+    title = f"{order.target} on network {rush.network}: {number(order.n_workers, 'worker')}"
     with StopRequests() as stops, display(title, order.goal) as screen:
         if before.total:
             screen.say(
-                f"note: the network holds {before.total} tasks from before; "
+                f"note: the network holds {number(before.total, 'task')} from before; "
                 f"`rushlight reset --network {rush.network}` starts afresh"
             )
         started = time.monotonic()
