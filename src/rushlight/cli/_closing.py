@@ -30,7 +30,8 @@ def print_closing(rush: Rush, progress: Progress, ending: Ending) -> None:
     """Print the closing table and the totals on stdout."""
     rows = progress.rows()
     if rows:
-        print_table(rows, columns_of(rows, BOOKKEEPING), title=_title(progress, len(rows)))
+        say(_title(progress, len(rows)))
+        print_table(rows, columns_of(rows, BOOKKEEPING))
     if progress.goal is not None and progress.n_seen and progress.best is None:
         say(f"No finished task has a finite number named {progress.goal.name!r}.")
     rate = progress.n_finished / ending.seconds if ending.seconds else 0.0
@@ -49,8 +50,8 @@ def print_closing(rush: Rush, progress: Progress, ending: Ending) -> None:
 def _title(progress: Progress, n_rows: int) -> str:
     if progress.goal is not None and progress.best is not None:
         extreme = "largest" if progress.goal.maximize else "smallest"
-        return f"The {n_rows} tasks with the {extreme} {progress.goal.name}, of {progress.n_seen}"
-    return f"The last {n_rows} finished tasks, of {progress.n_seen}"
+        return f"The {number(n_rows, 'task')} with the {extreme} {progress.goal.name}, of {progress.n_seen}"
+    return f"The last {number(n_rows, 'finished task')}, of {progress.n_seen}"
 
 
 def print_failures(rush: Rush, ending: Ending) -> None:

@@ -44,7 +44,6 @@ class Watch:
     arrived: bool = False
     told: Literal["", "terminate", "kill"] = ""
     reason: str = "done"
-    note: str = ""
     #: The workers that know of ``told``; one that registers later is told then.
     obeying: set[str] = field(default_factory=set)
     start_error: WorkerStartError | None = None
@@ -97,9 +96,9 @@ def _obey(watch: Watch, workers: Sequence[Record]) -> None:
         watch.stops.count, watch.seconds, watch.timeout, broken=watch.start_error is not None
     )
     if _SEVERITY.index(order) > _SEVERITY.index(watch.told):
-        watch.told, watch.reason, watch.note = order, reason, _NOTES[reason]
+        watch.told, watch.reason = order, reason
         watch.obeying.clear()
-        watch.screen.say(watch.note)
+        watch.screen.say(_NOTES[reason])
     if not watch.told:
         return
     live = {str(w["worker_id"]) for w in workers if str(w["state"]) not in FINAL}
@@ -132,7 +131,6 @@ def _picture(watch: Watch, workers: Sequence[Record]) -> Picture:
         workers=states,
         rate=watch.progress.rate(time.monotonic()),
         best=watch.progress.best_value,
-        note=watch.note,
     )
 
 

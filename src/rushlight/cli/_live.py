@@ -86,7 +86,7 @@ class Panel:
         self._live.update(render(picture, self._goal))
 
     def say(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._live.console.print(Text(text, style="yellow"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -103,8 +103,6 @@ def render(picture: Picture, goal: Goal | None) -> Table:
     if goal is not None:
         best = "none yet" if picture.best is None else f"{picture.best:.6g}"
         grid.add_row(Text(f"best {goal.name}", style="dim"), Text(best, style="bold"))
-    if picture.note:
-        grid.add_row(Text(""), Text(picture.note, style="yellow"))
     return grid
 
 

@@ -125,9 +125,9 @@ def columns_of(records: Iterable[Record], leave_out: Iterable[str] = ()) -> list
     return [name for name in order if name in filled and name not in hidden]
 
 
-def table(records: Sequence[Record], columns: Sequence[str], title: str | None = None) -> Table:
+def table(records: Sequence[Record], columns: Sequence[str]) -> Table:
     """A table for people of ``records``; numbers stand right, text stands left."""
-    result = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    result = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         values = [r.get(name) for r in records]
         numeric = all(isinstance(v, int | float) or v is None for v in values)
@@ -139,9 +139,9 @@ def table(records: Sequence[Record], columns: Sequence[str], title: str | None =
     return result
 
 
-def print_table(records: Sequence[Record], columns: Sequence[str], title: str | None = None) -> None:
+def print_table(records: Sequence[Record], columns: Sequence[str]) -> None:
     """Print a table for people on stdout."""
-    console(sys.stdout).print(table(records, columns, title))
+    console(sys.stdout).print(table(records, columns))
 
 
 def say(text: str) -> None:

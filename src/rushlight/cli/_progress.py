@@ -107,7 +107,6 @@ class Picture:
     workers: Mapping[str, int]
     rate: float
     best: float | None = None
-    note: str = ""
 
     def line(self, goal: Goal | None) -> str:
         """The moment in one line of plain text."""
@@ -119,8 +118,6 @@ class Picture:
         ]
         if goal is not None and self.best is not None:
             parts.append(f"best {goal.name} {self.best:.6g}")
-        if self.note:
-            parts.append(self.note)
         return " | ".join(parts)
 
 
