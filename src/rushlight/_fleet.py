@@ -134,9 +134,14 @@ class Fleet(Muster):
         groups: dict[tuple[str, str], list[str]] = {}
         for wid in wanted:
             if not cards[wid].spec:
-                raise ConfigError(f"worker {wid!r} was not started by a launcher: start it where it came from")
+                raise ConfigError(
+                    f"worker {wid!r} was not started by a launcher: start it where it came from"
+                )
             groups.setdefault((cards[wid].spec, cards[wid].launcher), []).append(wid)
         self.stop_workers("kill", wanted)
+        self._past |= {
+            info.worker_id: info.started_at for info in self._store.workers() if info.worker_id in wanted
+        }
         for (spec_id, name), ids in groups.items():
             self._launch(self._launcher(launcher if launcher is not None else name), spec_id, tuple(ids))
         return wanted

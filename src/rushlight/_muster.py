@@ -46,6 +46,10 @@ class Muster:
 
     def _begin_muster(self) -> None:
         self._launched: list[Launched] = []
+        #: Lives that ended before a restart, by worker id: what they were says nothing of the next one.
+        self._past: dict[str, float | None] = {}
+        #: Failed starts (id and time) that were raised already.
+        self._told: set[tuple[str, float | None]] = set()
         self._launch_lock = threading.Lock()
 
     # --- waiting --------------------------------------------------------------------------------
@@ -67,14 +71,17 @@ class Muster:
         limit = timeout if timeout is not None else plan.current().start_timeout
         limit = _START_TIME if limit is None else _inputs.seconds(limit, "timeout") or 0.0
         deadline = time.monotonic() + limit
+        history: set[tuple[str, float | None]] | None = set() if named is not None else None
         while True:
             left = max(0.0, deadline - time.monotonic())
             standing = self._store.watch(min(left, _STEP) + 2.0)
-            infos = self._store.workers()
+            infos = self._current_lives()
             arrived, ended = _arrivals(infos, self._store.ran(), named)
             if len(arrived) >= needed:
                 return
-            self._raise_start_error(infos, named, ended)
+            if history is None:
+                history = self._old_failures(ended)
+            self._raise_start_error(infos, named, [info for info in ended if _life(info) not in history])
             if left <= 0:
                 missing = [wid for wid in named or [] if wid not in arrived]
                 raise WaitTimeout(
@@ -89,11 +96,24 @@ class Muster:
     def _watching(self) -> bool:
         return any(not batch.over for batch in list(self._launched))
 
+    def _current_lives(self) -> list[WorkerInfo]:
+        """The workers, without those of whom only a life before their restart is known yet."""
+        return [
+            info for info in self._store.workers() if self._past.get(info.worker_id, 0.0) != info.started_at
+        ]
+
+    def _old_failures(self, ended: list[WorkerInfo]) -> set[tuple[str, float | None]]:
+        """Failed starts that are no news to a wait for any workers: raised before, or other managers'."""
+        mine = {wid for batch in list(self._launched) for wid in batch.worker_ids}
+        lives = {_life(info) for info in ended}
+        return {life for life in lives if life in self._told or life[0] not in mine}
+
     def _raise_start_error(
         self, infos: list[WorkerInfo], named: list[str] | None, ended: list[WorkerInfo]
     ) -> None:
         if ended:
             first = ended[0]
+            self._told.add(_life(first))
             raise WorkerStartError(
                 f"worker {first.worker_id!r} ended before it ran: {first.reason or first.state}",
                 worker_id=first.worker_id,
@@ -108,7 +128,7 @@ class Muster:
             for handle, state in zip(batch.handles, batch.launcher.poll(batch.handles), strict=True):
                 if state.phase == "exited":
                     # It may have registered its workers and ended between the two looks.
-                    if silent[0] in self._store.worker_states():
+                    if any(info.worker_id == silent[0] for info in self._current_lives()):
                         return
                     tail = batch.launcher.log_tail(handle).strip()
                     raise WorkerStartError(
@@ -121,9 +141,9 @@ class Muster:
 
     def _more_may_come(self) -> bool:
         """Whether workers may still appear: launched and not yet heard of, or nobody has ever been here."""
-        known = self._store.worker_states()
-        if not known:
+        if not self._store.worker_states():
             return True
+        known = {info.worker_id for info in self._current_lives()}
         return any(
             any(wid not in known for wid in batch.worker_ids) and not batch.over
             for batch in list(self._launched)
@@ -185,6 +205,11 @@ def _needed(n: int | None, named: list[str] | None) -> int:
     if named is not None and n > len(named):
         raise ConfigError(f"n={n} workers cannot come of the {len(named)} in worker_ids")
     return n
+
+
+def _life(info: WorkerInfo) -> tuple[str, float | None]:
+    """What tells a worker from an earlier or later one under its id."""
+    return info.worker_id, info.started_at
 
 
 def _arrivals(
