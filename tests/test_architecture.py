@@ -188,7 +188,7 @@ def test_scripts_build_no_keys(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.name)
 def test_every_script_has_a_header_and_a_method(path: Path) -> None:
-    """A script opens with why, KEYS, ARGV if it has any, and its reply, and has a typed face in ``_scripts``."""
+    """A script opens with why, KEYS, ARGV if any, and its reply, and has a typed face in ``_scripts``."""
     lines = path.read_text(encoding="utf-8").splitlines()
     header = list(itertools.takewhile(lambda line: line.startswith("--"), lines))
     text, code = "\n".join(header), "\n".join(lines[len(header) :])

@@ -50,11 +50,11 @@ class Said:
         return json.loads(self.out, parse_constant=pytest.fail)
 
 
-def rushlight(*arguments: str, **more: Any) -> Said:
+def rushlight(*arguments: str) -> Said:
     """Run a command to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "rushlight", *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, cwd=ROOT, check=False, **more,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, cwd=ROOT, check=False,
     )  # fmt: skip
     return Said(done.returncode, done.stdout, done.stderr)
 
@@ -487,7 +487,7 @@ WRONG_USAGE: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), WRONG_USAGE, ids=[" ".join(a) for a, _ in WRONG_USAGE])
+@pytest.mark.parametrize(("arguments", "text"), WRONG_USAGE, ids=[text for _, text in WRONG_USAGE])
 def test_wrong_usage_is_one_line_and_exit_code_2(home: Path, arguments: list[str], text: str) -> None:
     """It names the value and the way out, on stderr, before anything is started or written."""
     said = rushlight(*arguments)
