@@ -124,6 +124,46 @@ def counts(values: object, n: int, name: str) -> list[int]:
     return [count(value, f"{name}[{i}]") for i, value in enumerate(batch)]
 
 
+def each(values: object, n: int, name: str, kind: type) -> list[Any]:
+    """One value (or None) for all tasks, or a list with one each."""
+    kinds = (int, float) if kind is float else (kind,)
+    if values is None or isinstance(values, kinds):
+        found = [values] * n
+    elif isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} must be {kind.__name__} or a list of them, got {_kind(values)}")
+    else:
+        found = list(values)
+        same_length(found, n, name, "xss")
+    for i, value in enumerate(found):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise ConfigError(f"{name}[{i}] must be {kind.__name__} or None, got {_kind(value)}")
+    return found
+
+
+def seeds(values: object, n: int) -> list[Any]:
+    """None for all tasks, or a list with one seed (or None) each."""
+    if values is None:
+        return [None] * n
+    if isinstance(values, (str, bytes, int)) or not isinstance(values, Iterable):
+        raise ConfigError(f"seeds must be a list with one seed per task, got {_kind(values)}")
+    batch = list(values)
+    same_length(batch, n, "seeds", "xss")
+    return batch
+
+
+def prerequisites(values: object, n: int) -> list[list[str] | None]:
+    """Keys all tasks wait for, or a list with the keys (or None) each waits for."""
+    if values is None:
+        return [None] * n
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise ConfigError(f"after must be a list of keys, or one such list per task, got {_kind(values)}")
+    batch = list(values)
+    if all(isinstance(value, str) for value in batch):
+        return [list(dict.fromkeys(batch)) or None] * n
+    same_length(batch, n, "after", "xss")
+    return [None if v is None else list(dict.fromkeys(key_list(v, f"after[{i}]"))) for i, v in enumerate(batch)]
+
+
 def log_level(value: object) -> str | None:
     """The name of a level of ``logging``."""
     if value is None:

@@ -16,7 +16,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
         (
-            "epoch, format, drain flag, watch deadline; per worker `w:<id>` its status letter and token, "
+            "epoch, format, drain flag, watch deadline, `line` once more than the plain queue is in use; per worker `w:<id>` its status letter and token, "
             "`r:<id>` that it has been running, `c:<id>` its last claim"
         ),
     ),
@@ -26,6 +26,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "ranked": ("zset", "order of the queued tasks of other priorities: score -priority"),
     "private": ("zset", "order of the tasks queued for one worker: score is the worker's number"),
     "delayed": ("zset", "retried tasks that wait: score is the time they become due, microseconds"),
+    "waiting": ("hash", "task key -> the keys it waits for, of a queued task that may not start yet"),
+    "dependents": ("hash", "task key -> the keys of those that wait for it"),
+    "lapses": ("hash", "task key -> condition of the last attempt, of a task that was tried again"),
+    "deadlines": ("zset", "running attempts that may not run for ever: score is the end, microseconds"),
     "bell": ("list", "at most one token, there while the queue is not empty: wakes one idle worker"),
     "running": ("hash", "task key -> packed record with worker, attempt and start: the running state itself"),
     "finished": ("list", "packed records in completion order, append-only: the finished state itself"),

@@ -13,18 +13,18 @@ from . import _inputs, _names
 from ._fleet import Fleet
 from ._logs import LogReader
 from ._plan import find_config
+from ._queueing import Queueing
 from ._reader import TaskReader
 from ._roster import WorkerReader
 from ._store import Store
 from .errors import ConfigError
 
 Fields = Mapping[str, Any]
-_REMOVED = {"message": "Removed from queue"}
 #: How often a reset meets a worker that registered meanwhile before it gives up.
 _RESETS = 20
 
 
-class Rush(Fleet, TaskReader, WorkerReader, LogReader):
+class Rush(Fleet, Queueing, WorkerReader, LogReader):
     """A network seen by its manager.
 
     ``network=None`` makes a random readable name. ``url=None`` takes the one of ``plan``,
@@ -103,29 +103,6 @@ class Rush(Fleet, TaskReader, WorkerReader, LogReader):
 
     # --- tasks ----------------------------------------------------------------------------------
 
-    def push_tasks(
-        self,
-        xss: Iterable[Fields],
-        *,
-        xs_extra: Fields | Iterable[Fields | None] | None = None,
-        max_retries: int | Iterable[int] = 0,
-        terminate_workers: bool = False,
-    ) -> list[str]:
-        """Queues tasks, FIFO, and returns their keys. One round trip.
-
-        ``max_retries``: how often a task goes back to the queue when its worker is lost
-        (``start_workers(on_lost="requeue")``); one number, or one per task. ``terminate_workers``: workers
-        leave once the queue is empty.
-        """
-        batch = _inputs.task_batch(xss, "xss")
-        extras = _inputs.matching(xs_extra, len(batch), "xs_extra", "xss")
-        retries = _inputs.counts(max_retries, len(batch), "max_retries")
-        opts = [{"r": n} if n else None for n in retries]
-        encoded = self._store.encode_tasks(batch, extras, opts)
-        if encoded.tasks or terminate_workers:
-            self._store.push(encoded, drain=bool(terminate_workers))
-        return encoded.keys
-
     def push_finished_tasks(
         self,
         xss: Iterable[Fields],
@@ -160,10 +137,6 @@ class Rush(Fleet, TaskReader, WorkerReader, LogReader):
         if encoded.tasks:
             self._store.record(encoded, "x", said)
         return encoded.keys
-
-    def empty_queue(self) -> list[str]:
-        """Fails every queued task with ``Removed from queue``; returns their keys, in queue order. Atomic."""
-        return self._store.drop(_REMOVED) if self._store.totals().tasks.queued else []
 
     def reset(self, *, workers: bool = True) -> None:
         """Stops all workers and deletes every key of the network; ``workers=False``: only the tasks, and

@@ -6,6 +6,7 @@ worker learns it without asking. Never starts processes or threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._records import WorkerState
+from ._scripts import MemberArgs
 from ._store import Store
 from ._store_reads import packed_worker
 from ._store_roster import WorkerCard, WorkerEnd
-from ._store_tasks import Encoded, NewTask, in_groups, pack_text
+from ._store_tasks import Encoded, NewTask, in_groups, pack_text, unknown_keys
 from ._wire import command, refusal
-from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
+from .errors import ConfigError, StoreError, WorkerLost
 
 #: Seconds a blocking wait lasts at most before the server is heard again.
 _BLOCK = 5.0
@@ -34,7 +36,7 @@ class Verdict:
     payload: bytes
 
 
-_Pack = Callable[[tuple[str, str, str]], list[bytes]]
+_Pack = Callable[[MemberArgs], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Member:
         self._number = 0
         self._queue_empty = False
         self._drain_heard = False
+        self._due = math.inf
+        #: Whether the network's line has more in use than the plain queue, as far as this worker has heard.
+        self._full = False
         #: What is to be done with the replies of calls sent ahead; None where calls wait for theirs.
         self._behind: deque[_Sent] | None = None
 
@@ -105,7 +110,7 @@ class Member:
     def begin(self, batch: Encoded) -> None:
         """Creates tasks running here. Raises WorkerLost where this life is over."""
 
-        def pack(member: tuple[str, str, str]) -> list[bytes]:
+        def pack(member: MemberArgs) -> list[bytes]:
             calls = self.store.keep_spilled(member[0], batch.spilled)
             for group in in_groups(batch.tasks, [()] * len(batch.tasks)):
                 calls.append(self.store.scripts.begin(member, self._first, *group))
@@ -126,7 +131,7 @@ class Member:
         before anything is written. Behind, all are True for now, and ``late`` hears what became of them."""
         flat = [part for verdict in verdicts for part in self._told_of(verdict)]
 
-        def pack(member: tuple[str, str, str]) -> list[bytes]:
+        def pack(member: MemberArgs) -> list[bytes]:
             return [*self.store.keep_spilled(member[0], spilled), self.store.scripts.settle(member, *flat)]
 
         if self._behind is not None:
@@ -141,7 +146,7 @@ class Member:
         """Settles one task and creates the next; True if this worker decided the first."""
         told = self._told_of(verdict)
 
-        def pack(member: tuple[str, str, str]) -> list[bytes]:
+        def pack(member: MemberArgs) -> list[bytes]:
             call = self.store.scripts.step(member, told, self._first, task.key, task.head)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
@@ -153,12 +158,12 @@ class Member:
         self._number += 1
         number = self._number
 
-        def pack(member: tuple[str, str, str]) -> list[bytes]:
+        def pack(member: MemberArgs) -> list[bytes]:
             call = self.store.scripts.settle_claim(member, told, self._worker, number)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
         reply = self._write(pack)
-        self._queue_empty = not reply[3]
+        self._learn_of_queue(1, reply[3], reply[4])
         return bool(reply[2][0]), reply[3]
 
     def claim(self, n: int, timeout: float) -> list[bytes]:
@@ -176,8 +181,9 @@ class Member:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            woken = self._wait_for_bell(min(left, _BLOCK))
-            if not woken and left <= _BLOCK:
+            due = max(0.001, self._due - time.monotonic())
+            woken = self._wait_for_bell(min(left, _BLOCK, due))
+            if not woken and not self._full and left <= _BLOCK:
                 break
         return []
 
@@ -198,9 +204,15 @@ class Member:
         except WorkerLost:
             return []
         values: list[bytes] = reply[2]
-        if n:
-            self._queue_empty = len(values) < n
+        self._learn_of_queue(n, values, reply[3])
         return values
+
+    def _learn_of_queue(self, n: int, values: list[bytes], due: int) -> None:
+        """What a claim of n told: whether more is queued, and when a delayed task becomes due. Where tasks
+        wait for a time or for one worker, an empty claim says nothing of the next."""
+        if n:
+            self._queue_empty = len(values) < n and not self._full
+        self._due = time.monotonic() + due / 1e6 if due >= 0 else math.inf
 
     def _wait_for_bell(self, seconds: float) -> bool:
         """Blocks until the queue or an order rings; True also where the connection broke meanwhile, since
@@ -216,7 +228,7 @@ class Member:
             reply = link.call(command("BLPOP", *bells, f"{seconds:.3f}"), wait=seconds)
             broke = link.trips - trips > 1
         if reply is None and not broke:
-            self._queue_empty = not self._drain_heard
+            self._queue_empty = not self._drain_heard and not self._full
             return False
         return True
 
@@ -234,7 +246,7 @@ class Member:
         self._hear_behind(behind, self.store.link.await_posts())
 
     def _send_ahead(self, pack: _Pack, late: Callable[[list[bool]], None] | None) -> None:
-        calls = pack((self._epoch, self.card.worker_id, self.card.token))
+        calls = pack((self._epoch, self.card.worker_id, self.card.token, self._full))
         behind = self._behind if self._behind is not None else deque()
         behind.append(_Sent(pack, late))
         self._hear_behind(behind, self.store.link.post(b"".join(calls), len(calls)))
@@ -246,8 +258,9 @@ class Member:
             for fault in replies:
                 if isinstance(fault, Exception):
                     raise refusal(fault, self.store.config)
-            # After a reset of tasks only, the call is made again under the new epoch.
-            reply = self._write(sent.pack) if reply[0] == b"EPOCH" and reply[2] else self._judged(reply)
+            # After a reset of tasks only, or the first use of more than the plain queue, it is made again.
+            anew = reply[0] == b"LINE" or (reply[0] == b"EPOCH" and reply[2])
+            reply = self._write(sent.pack) if anew else self._judged(reply)
             if sent.late is not None:
                 sent.late([bool(decided) for decided in reply[2]])
 
@@ -262,11 +275,14 @@ class Member:
         kept. After a reset of tasks only, a member goes on under the new epoch; WorkerLost where this life
         is over."""
         for _ in range(5):
-            calls = pack((self._epoch, self.card.worker_id, self.card.token))
+            calls = pack((self._epoch, self.card.worker_id, self.card.token, self._full))
             reply: list[Any] = self.store.link.call_many(b"".join(calls), len(calls))[-1]
-            if reply[0] != b"EPOCH" or not reply[2]:
+            if reply[0] == b"LINE":
+                self._full = True
+            elif reply[0] == b"EPOCH" and reply[2]:
+                self._epoch = reply[1].decode()
+            else:
                 return self._judged(reply)
-            self._epoch = reply[1].decode()
         raise StoreError(f"network {self.store.network!r} is being reset over and over")
 
     def _judged(self, reply: list[Any]) -> list[Any]:
@@ -291,9 +307,3 @@ class Member:
             f"network {self.store.network!r} any more",
             worker_id=self.card.worker_id,
         )
-
-
-def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:
-    """The error for task keys the network does not have."""
-    named = ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-    return UnknownKey(f"network {network!r} has no task {named}", keys=list(keys))

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from . import _inputs
-from ._member import unknown_keys
 from ._records import Counts, Task, TaskState, WaitResult
 from ._store import Store
 from ._store_reads import Standing, View
+from ._store_tasks import unknown_keys
 from ._tables import FinishedTable, StatedRow, build_table, check_request
 from .errors import DataMissing
 

@@ -18,38 +18,47 @@ from ._keys import CATALOGUE, Keys
 Argument = str | bytes | int | float
 
 _SETTLING = ("index", "running", "finished", "failed", "failures", "tallies", "events")
-_LOSING = ("control", "queued", "queue", "bell", "running", "failed", "failures", "tallies", "workers")
+_LINE = (
+    "queued", "queue", "ranked", "private", "delayed", "bell", "leases", "waiting", "dependents", "lapses",
+    "deadlines",
+)  # fmt: skip
+_LOSING = ("control", "running", "failed", "failures", "tallies", "workers", "events", *_LINE)
 _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
-    "failures", "tallies", "blobs", "events",
+    "failures", "tallies", "blobs", "events", "waiting", "dependents", "lapses", "deadlines",
 )  # fmt: skip
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
 KEYS: dict[str, tuple[str, ...]] = {
     "open": ("control",),
     "begin": ("control", "index", "running", "queued"),
-    "push": ("control", "index", "queued", "queue", "bell"),
+    "push": ("control", *_SETTLING, *_LINE),
     "record": ("control", "index", "finished", "failed", "failures", "events"),
     "settle": ("control", *_SETTLING, "queued"),
+    "settle:full": ("control", *_SETTLING, *_LINE),
     "step": ("control", *_SETTLING, "queued"),
-    "claim": ("control", "queued", "queue", "bell", "running"),
+    "step:full": ("control", *_SETTLING, *_LINE),
+    "claim": ("control", "running", "events", "queued", "queue", "bell"),
+    "claim:full": ("control", "running", "events", *_LINE),
     "settle_claim": ("control", *_SETTLING, "queued", "queue", "bell"),
-    "drop": (
-        "control", "queued", "queue", "ranked", "private", "delayed", "bell", "failed", "failures", "events",
-    ),
+    "settle_claim:full": ("control", *_SETTLING, *_LINE),
+    "drop": (*_LOSING, "orders"),
+    "retry": ("control", *_SETTLING, *_LINE),
     "look": ("control", "index", "queued", "running", "finished", "failed"),
-    "watch": ("control", "queued", "running", "finished", "failures", "leases", "events"),
-    "counts": ("control", "queued", "running", "finished", "failed", "leases"),
+    "watch": ("control", "queued", "running", "finished", "failures", "leases", "events", "deadlines"),
+    "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
     "register": ("control", "workers", "ends", "leases", "events"),
-    "beat": ("control", "leases"),
-    "reap": (*_LOSING, "leases", "events"),
-    "bury": (*_LOSING, "ends", "leases", "events"),
-    "stop": (*_LOSING, "leases", "events", "orders"),
+    "beat": ("control", "leases", "deadlines"),
+    "reap": (*_LOSING, "orders"),
+    "bury": (*_LOSING, "ends"),
+    "stop": (*_LOSING, "orders"),
     "keep:specs": ("control", "specs"),
     "keep:blobs": ("control", "blobs"),
     "log": ("control", "logs"),
     "reset:all": ("control", "workers", *(key for key in CATALOGUE if key not in ("control", "workers"))),
     "reset:tasks": ("control", *_TASK_DATA),
 }  # fmt: skip
+#: Epoch, worker id, token, and whether the network's line has more in use than the plain queue.
+MemberArgs = tuple[str, str, str, bool]
 NAMES = tuple(dict.fromkeys(name.partition(":")[0] for name in KEYS))
 
 
@@ -106,31 +115,32 @@ class Scripts:
     def open(self, epoch: str, version: int) -> bytes:
         return self._pack("open", (epoch, version))
 
-    def begin(self, member: tuple[str, str, str], who: bytes, *tasks: Argument) -> bytes:
-        return self._pack("begin", (*member, who, *tasks))
+    def begin(self, member: MemberArgs, who: bytes, *tasks: Argument) -> bytes:
+        return self._pack("begin", (*member[:3], who, *tasks))
 
-    def push(self, epoch: str, drain: bool, *tasks: Argument) -> bytes:
-        return self._pack("push", (epoch, int(drain), *tasks))
+    def push(self, epoch: str, drain: bool, most: int | str, *tasks: Argument) -> bytes:
+        return self._pack("push", (epoch, int(drain), most, *tasks))
 
     def record(self, epoch: str, *tasks: Argument) -> bytes:
         return self._pack("record", (epoch, *tasks))
 
-    def settle(self, member: tuple[str, str, str], *verdicts: Argument) -> bytes:
-        return self._pack("settle", (*member, *verdicts))
+    def settle(self, member: MemberArgs, *verdicts: Argument) -> bytes:
+        return self._pack(_variant("settle", member), (*member[:3], *verdicts))
 
-    def step(self, member: tuple[str, str, str], verdict: tuple[Argument, ...], *task: Argument) -> bytes:
-        return self._pack("step", (*member, *verdict, *task))
+    def step(self, member: MemberArgs, verdict: tuple[Argument, ...], *task: Argument) -> bytes:
+        return self._pack(_variant("step", member), (*member[:3], *verdict, *task))
 
-    def claim(self, member: tuple[str, str, str], worker: bytes, number: int, n: int, woken: bool) -> bytes:
-        return self._pack("claim", (*member, worker, number, n, int(woken)))
+    def claim(self, member: MemberArgs, worker: bytes, number: int, n: int, woken: bool) -> bytes:
+        return self._pack(_variant("claim", member), (*member[:3], worker, number, n, int(woken)))
 
-    def settle_claim(
-        self, member: tuple[str, str, str], verdict: tuple[Argument, ...], worker: bytes, number: int
-    ) -> bytes:
-        return self._pack("settle_claim", (*member, *verdict, worker, number, 1))
+    def settle_claim(self, member: MemberArgs, verdict: tuple[Argument, ...], worker: bytes, number: int) -> bytes:
+        return self._pack(_variant("settle_claim", member), (*member[:3], *verdict, worker, number, 1))
 
     def drop(self, epoch: str, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()) -> bytes:
         return self._pack("drop", (epoch, condition, int(every), *keys))
+
+    def retry(self, epoch: str, ignore: bool, next_seed: bool, *keys: str) -> bytes:
+        return self._pack("retry", (epoch, int(ignore), int(next_seed), *keys))
 
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))
@@ -172,3 +182,8 @@ class Scripts:
 
     def reset_tasks(self, epoch: str, new_epoch: str) -> bytes:
         return self._pack("reset:tasks", (epoch, "tasks", new_epoch))
+
+
+def _variant(name: str, member: MemberArgs) -> str:
+    """Networks that use nothing but the plain queue save the keys of all the rest."""
+    return f"{name}:full" if member[3] else name

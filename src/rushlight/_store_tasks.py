@@ -11,7 +11,7 @@ import msgspec
 
 from ._names import new_key
 from ._store_base import StoreBase
-from .errors import EncodeError
+from .errors import EncodeError, UnknownKey
 
 #: Bounds of one script call: other clients wait while it runs.
 _TASKS_PER_CALL = 500
@@ -98,17 +98,38 @@ class TaskVerbs(StoreBase):
         return [self.scripts.keep_blobs(epoch, *pair) for pair in spilled.items()]
 
     def push(self, batch: Encoded, *, drain: bool = False) -> None:
-        """Queues tasks. ``drain``: workers may leave once the queue is empty."""
+        """Queues tasks. ``drain``: workers may leave once the queue is empty. Raises UnknownKey for
+        prerequisites the network does not have; those are the same for all calls, so nothing is written."""
 
         def pack(epoch: str) -> list[bytes]:
             calls = self.keep_spilled(epoch, batch.spilled)
             for group in in_groups(batch.tasks, [()] * len(batch.tasks)):
-                calls.append(self.scripts.push(epoch, False, *group))
+                calls.append(self.scripts.push(epoch, False, "", *group))
             if drain:
-                calls.append(self.scripts.push(epoch, True))
+                calls.append(self.scripts.push(epoch, True, ""))
             return calls
 
-        self.write(pack)
+        self._taken(self.write(pack))
+
+    def push_some(self, batch: Encoded, most: int) -> int:
+        """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it took."""
+        group = next(iter(in_groups(batch.tasks, [()] * len(batch.tasks))), [])
+
+        def pack(epoch: str) -> list[bytes]:
+            return [*self.keep_spilled(epoch, batch.spilled), self.scripts.push(epoch, False, most, *group)]
+
+        return self._taken(self.write(pack))
+
+    def _taken(self, reply: list[Any]) -> int:
+        if reply[0] == b"UNKNOWN":
+            raise unknown_keys([key.decode() for key in reply[1]], self.network)
+        taken: int = reply[1]
+        return taken
+
+    def retry(self, keys: Sequence[str], *, ignore: bool, next_seed: bool) -> list[str]:
+        """Puts failed tasks back into the line; returns those that went."""
+        reply = self.write(lambda epoch: self.scripts.retry(epoch, ignore, next_seed, *keys))
+        return [key.decode() for key in reply[1]]
 
     def record(self, batch: Encoded, kind: str, payloads: Sequence[bytes]) -> None:
         """Creates tasks that are finished (``kind`` f) or failed (x) already."""
@@ -121,12 +142,18 @@ class TaskVerbs(StoreBase):
         self.write(pack)
 
     def drop(self, condition: Mapping[str, Any], keys: Sequence[str] | None = None) -> list[str]:
-        """Fails queued tasks, all or the named; returns the keys that were queued and failed now."""
+        """Fails all queued tasks, or the named ones, queued or running; returns the keys that failed now."""
         packed = self.encode_condition(condition)
         reply = self.write(
             lambda epoch: self.scripts.drop(epoch, packed, every=keys is None, keys=tuple(keys or ()))
         )
         return [key.decode() for key in reply[1]]
+
+
+def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:
+    """The error for task keys the network does not have."""
+    named = ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    return UnknownKey(f"network {network!r} has no task {named}", keys=list(keys))
 
 
 def in_groups(tasks: Sequence[NewTask], tails: Sequence[tuple[Any, ...]]) -> Iterable[list[Any]]:

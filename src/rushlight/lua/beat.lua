@@ -1,9 +1,10 @@
 -- include: gate
 -- Renews the leases of workers that are still members; says which are not, and whether others' ran out.
 -- A lease that ran out but was not reaped is renewed: the worker was only slow.
--- KEYS: control leases.
+-- KEYS: control leases deadlines.
 -- ARGV: epoch, lease in microseconds, then per worker: id, token.
--- Reply: {'ok', letters (one per worker, '?' for none of ours), leases run out}, or EPOCH.
+-- Reply: {'ok', letters (one per worker, '?' for none of ours), leases and deadlines run out},
+--   or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
 local now, letters = clock(), {}
@@ -15,4 +16,6 @@ for i = 3, #ARGV, 2 do
   if letter == 's' or letter == 'r' or letter == 'd' then redis.call('ZADD', KEYS[2], due, ARGV[i]) end
   letters[#letters + 1] = letter
 end
-return {'ok', table.concat(letters), redis.call('ZCOUNT', KEYS[2], '-inf', string.format('%.0f', now))}
+local until_now = string.format('%.0f', now)
+local overdue = redis.call('ZCOUNT', KEYS[2], '-inf', until_now) + redis.call('ZCOUNT', KEYS[3], '-inf', until_now)
+return {'ok', table.concat(letters), overdue}

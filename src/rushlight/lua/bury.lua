@@ -1,29 +1,28 @@
--- include: gate settle claim lose
+-- include: gate line settle lose
 -- Ends workers whose process has ended, or that leave: final state, exit report, and the fate of tasks
 -- they still held. A state that was final before stays (a killed worker's process dies later); the exit
 -- report is kept in any case. Only the life the token names is ended.
--- KEYS: control queued queue bell running failed failures tallies workers ends leases events.
+-- KEYS: control running failed failures tallies workers events, then the line, then ends.
 -- ARGV: epoch, then per worker: id, token, letter, condition, report (packed).
 -- Reply: {'ok', ids ended now, keys failed, keys queued again}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local keys = {control = KEYS[1], queued = KEYS[2], queue = KEYS[3], bell = KEYS[4], running = KEYS[5],
-  failed = KEYS[6], failures = KEYS[7], tallies = KEYS[8], workers = KEYS[9], leases = KEYS[11]}
+local keys = losing_keys('ends')
 local now, ids, gone = clock(), {}, {}
 local stamp = cmsgpack.pack(now)
 for i = 2, #ARGV, 5 do
   local wid, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
   if status and string.sub(status, 2) == token then
-    redis.call('HSET', KEYS[10], wid, stamp .. ARGV[i + 4])
+    redis.call('HSET', keys.ends, wid, stamp .. ARGV[i + 4])
     if retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid
-      gone[wid] = {condition = ARGV[i + 3], requeue = letter == 'l' and wants_requeue(keys, wid)}
+      gone[wid] = {condition = ARGV[i + 3], requeue = letter == 'l' and card(keys, wid).on_lost == 'requeue'}
     end
   end
 end
 local failed, again = {}, {}
 if #ids > 0 then failed, again = lose(keys, gone, now) end
-announce(KEYS[12], c[2], now)
+announce(keys.events, c[2], now)
 return {'ok', ids, failed, again}

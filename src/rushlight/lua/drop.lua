@@ -1,38 +1,39 @@
--- include: gate settle
--- Fails queued tasks: the named ones, or all of them.
--- KEYS: control queued queue ranked private delayed bell failed failures events.
--- ARGV: epoch, condition, '1' for all, then the keys if not all.
+-- include: gate line settle lose
+-- Fails tasks at the manager's word: all that are queued, or the named ones, queued or running.
+-- KEYS: control running failed failures tallies workers events, then the line, then orders.
+-- ARGV: epoch, condition, '1' for all queued, then the keys if not all.
 -- Reply: {'ok', keys that failed now}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local now, dropped = clock(), {}
+local keys = losing_keys('orders')
+local now, dropped, gone = clock(), {}, {}
 local stamp = cmsgpack.pack(now)
-local function drop(key, value)
-  fail(KEYS[8], KEYS[9], key, '\192' .. value .. '\207\0\0\0\0\0\0\0\0', ARGV[2], stamp)
+local function drop(key)
+  local value = redis.call('HGET', keys.queued, key)
+  if not value then return false end
+  redis.call('HDEL', keys.queued, key)
+  redis.call('HDEL', keys.waiting, key)
   dropped[#dropped + 1] = key
+  fail(keys, key, '\192' .. value .. NONE, ARGV[2], stamp)
+  return true
 end
 if ARGV[3] == '1' then
-  local order = redis.call('LRANGE', KEYS[3], 0, -1)
-  local left = redis.call('HGETALL', KEYS[2])
-  local records = {}
-  for i = 1, #left, 2 do records[left[i]] = left[i + 1] end
-  for _, entry in ipairs(order) do
-    local key = string.match(entry, '^[^%z]+')
-    if records[key] then drop(key, records[key]) records[key] = nil end
-  end
-  for i = 1, #left, 2 do
-    if records[left[i]] then drop(left[i], left[i + 1]) end
-  end
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+  for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do drop(string.match(entry, '^[^%z]+')) end
+  for _, key in ipairs(redis.call('HKEYS', keys.queued)) do drop(key) end
+  redis.call('DEL', keys.queue, keys.ranked, keys.private, keys.delayed, keys.bell, keys.waiting)
 else
   for i = 4, #ARGV do
-    local value = redis.call('HGET', KEYS[2], ARGV[i])
+    local key = ARGV[i]
+    local value = not drop(key) and redis.call('HGET', keys.running, key)
     if value then
-      redis.call('HDEL', KEYS[2], ARGV[i])
-      drop(ARGV[i], value)
+      redis.call('HDEL', keys.running, key)
+      dropped[#dropped + 1] = key
+      fail(keys, key, value, ARGV[2], stamp)
+      interrupt(keys, key, value, ARGV[2], gone, keys.orders)
     end
   end
+  if next(gone) then lose(keys, gone, now) end
 end
-if #dropped > 0 then announce(KEYS[10], c[2], now) end
+if #dropped > 0 then announce(keys.events, c[2], now) end
 return {'ok', dropped}

@@ -1,29 +1,87 @@
--- include: gate
--- Queues tasks. Keys are made by the client, so a resent call finds them and creates nothing twice.
--- KEYS: control index queued queue bell.
--- ARGV: epoch, drain ('1': workers leave once the queue is empty), then per task: key, head.
--- Reply: {'ok', number created}, or EPOCH.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-local refused = wrong_epoch(epoch, ARGV[1])
+-- include: gate line settle
+-- Queues tasks where their options say: for all (by priority), for one worker, or until others have
+-- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
+-- KEYS: control index running finished failed failures tallies events, then the line.
+-- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
+--   number), then per task: key, head.
+-- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line')
+local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local stamp, created = cmsgpack.pack(clock()), 0
-local entries, records = {}, {}
-for i = 3, #ARGV, 2 do
-  local key = ARGV[i]
-  if redis.call('HSETNX', KEYS[2], key, '') == 1 then
-    created = created + 1
-    entries[created] = key
-    records[2 * created - 1] = key
-    records[2 * created] = '\1' .. ARGV[i + 1] .. stamp .. cmsgpack.pack(redis.call('HLEN', KEYS[2]))
+local keys = settling_keys()
+local now, unknown = clock(), {}
+local stamp = cmsgpack.pack(now)
+
+local function options(head)
+  if string.byte(head, 1) == 192 then return nil end
+  local _, opts = cmsgpack.unpack_one(head, 0)
+  return opts
+end
+
+for i = 4, #ARGV, 2 do
+  local opts = options(ARGV[i + 1])
+  for _, other in ipairs(opts and opts.a or {}) do
+    if redis.call('HEXISTS', keys.index, other) == 0 then unknown[#unknown + 1] = other end
   end
 end
-if created > 0 then
-  redis.call('HSET', KEYS[3], unpack(records))
-  redis.call('RPUSH', KEYS[4], unpack(entries))
-  ring(KEYS[5])
+if #unknown > 0 then return {'UNKNOWN', unknown} end
+
+-- Tells whether the task waits for others, or has failed with one of them; else it may join the line.
+local function holds_back(key, value, after)
+  local unmet = {}
+  for _, other in ipairs(after) do
+    local at = redis.call('HGET', keys.index, other)
+    if at == '' and redis.call('HEXISTS', keys.failed, other) == 1 then
+      local said = cmsgpack.pack({message = 'Prerequisite failed: ' .. other, type = 'PrerequisiteFailed'})
+      redis.call('HDEL', keys.queued, key)
+      fail(keys, key, '\192' .. value .. NONE, said, stamp)
+      return true
+    end
+    if at == '' then unmet[#unmet + 1] = other end
+  end
+  if #unmet == 0 then return false end
+  redis.call('HSET', keys.waiting, key, cmsgpack.pack(unmet))
+  for _, other in ipairs(unmet) do
+    local packed = redis.call('HGET', keys.dependents, other)
+    local waiters = packed and cmsgpack.unpack(packed) or {}
+    waiters[#waiters + 1] = key
+    redis.call('HSET', keys.dependents, other, cmsgpack.pack(waiters))
+  end
+  return true
+end
+
+local room = ARGV[3] ~= '' and tonumber(ARGV[3]) - redis.call('HLEN', keys.queued) or math.huge
+local taken, plain, records, special = 0, {}, {}, {}
+for i = 4, #ARGV, 2 do
+  local key, head = ARGV[i], ARGV[i + 1]
+  if redis.call('HEXISTS', keys.index, key) == 0 then
+    if room <= 0 then break end
+    room = room - 1
+    redis.call('HSET', keys.index, key, '')
+    local value = '\1' .. head .. stamp .. cmsgpack.pack(redis.call('HLEN', keys.index))
+    records[#records + 1] = key
+    records[#records + 1] = value
+    local opts = options(head)
+    if opts and (opts.a or opts.w or (opts.p and opts.p ~= 0)) then
+      special[#special + 1] = {key, value, opts}
+    else
+      plain[#plain + 1] = key
+    end
+    if opts and not c[3] then c[3] = redis.call('HSET', keys.control, 'line', '1') end
+  end
+  taken = taken + 1
+end
+if #records > 0 then redis.call('HSET', keys.queued, unpack(records)) end
+if #plain > 0 then
+  redis.call('RPUSH', keys.queue, unpack(plain))
+  ring(keys.bell)
+end
+for _, task in ipairs(special) do
+  if not (task[3].a and holds_back(task[1], task[2], task[3].a)) then line_up(keys, task[1], task[3]) end
 end
 if ARGV[2] == '1' then
-  redis.call('HSET', KEYS[1], 'drain', '1')
-  ring(KEYS[5])
+  redis.call('HSET', keys.control, 'drain', '1')
+  ring(keys.bell)
 end
-return {'ok', created}
+if #records > 0 then announce(keys.events, c[2], now) end
+return {'ok', taken}

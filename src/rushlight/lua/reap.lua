@@ -1,23 +1,45 @@
--- include: gate settle claim lose
--- Declares every worker lost whose lease has run out by the server's clock. Anybody may call it; of two
--- callers one finds the workers, the other none.
--- KEYS: control queued queue bell running failed failures tallies workers leases events.
--- ARGV: epoch, condition of the tasks that fail.
+-- include: gate line settle lose
+-- What has run out of time, by the server's clock: workers whose lease has (they are lost), and tasks whose
+-- deadline has (their attempt failed, and a worker under a supervisor ends with it). Anybody may call it; of
+-- two callers one finds them, the other none.
+-- KEYS: control running failed failures tallies workers events, then the line, then orders.
+-- ARGV: epoch, condition of the tasks of lost workers.
 -- Reply: {'ok', ids lost now, keys failed, keys queued again}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local keys = {control = KEYS[1], queued = KEYS[2], queue = KEYS[3], bell = KEYS[4], running = KEYS[5],
-  failed = KEYS[6], failures = KEYS[7], tallies = KEYS[8], workers = KEYS[9], leases = KEYS[10]}
-local now, ids, gone = clock(), {}, {}
-for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', string.format('%.0f', now))) do
+local keys = losing_keys('orders')
+local now, ids, gone, late = clock(), {}, {}, 0
+local stamp, until_now = cmsgpack.pack(now), string.format('%.0f', now)
+for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', until_now)) do
   local status = redis.call('HGET', keys.control, 'w:' .. wid) or '?'
   if retire(keys, wid, status, 'l') then
     ids[#ids + 1] = wid
-    gone[wid] = {condition = ARGV[2], requeue = wants_requeue(keys, wid)}
+    gone[wid] = {condition = ARGV[2], requeue = card(keys, wid).on_lost == 'requeue'}
   end
 end
-if #ids == 0 then return {'ok', {}, {}, {}} end
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', keys.deadlines, '-inf', until_now)) do
+  redis.call('ZREM', keys.deadlines, entry)
+  local cut = string.find(entry, '\0', 1, true)
+  local key = cut and string.sub(entry, 1, cut - 1) or entry
+  local value = redis.call('HGET', keys.running, key)
+  local at_attempt, wid = 0, nil
+  if value then at_attempt, wid = cmsgpack.unpack_one(value, 0) end
+  if value and not gone[wid] then
+    local at_opts, attempt = cmsgpack.unpack_one(value, at_attempt)
+    local _, opts = cmsgpack.unpack_one(value, at_opts)
+    if attempt == (cut and tonumber(string.sub(entry, cut + 1)) or 1) then
+      late = late + 1
+      local said = cmsgpack.pack({message = 'Task timed out after ' .. tostring(opts.t) .. ' seconds',
+        type = 'TaskTimeout', timeout = opts.t})
+      redis.call('HDEL', keys.running, key)
+      redis.call('HINCRBY', keys.tallies, 'x:' .. wid, 1)
+      lapse(keys, key, value, said, stamp, now)
+      interrupt(keys, key, value, cmsgpack.pack({message = 'Worker was killed'}), gone, keys.orders)
+    end
+  end
+end
+if #ids == 0 and late == 0 then return {'ok', {}, {}, {}} end
 local failed, again = lose(keys, gone, now)
-announce(KEYS[11], c[2], now)
+announce(keys.events, c[2], now)
 return {'ok', ids, failed, again}

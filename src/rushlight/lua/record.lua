@@ -1,4 +1,4 @@
--- include: gate settle
+-- include: gate line settle
 -- Creates tasks in a final state: results known before (warm start, import).
 -- KEYS: control index finished failed failures events.
 -- ARGV: epoch, then per task: key, head, 'f' or 'x', payload (ys and ys_extra, or the condition).
@@ -18,7 +18,7 @@ for i = 2, #ARGV, 4 do
       local length = redis.call('RPUSH', KEYS[3], '\156' .. value .. stamp .. ARGV[i + 3])
       redis.call('HSET', KEYS[2], key, string.format('%d', length - 1))
     else
-      fail(KEYS[4], KEYS[5], key, value, ARGV[i + 3], stamp)
+      store_failed({failed = KEYS[4], failures = KEYS[5]}, key, value, ARGV[i + 3], stamp)
     end
   end
 end

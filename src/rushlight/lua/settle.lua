@@ -1,17 +1,17 @@
--- include: gate settle
+-- include: gate line settle
 -- Finishes and fails running tasks, first writer wins. Sent again by the same attempt, it says the same.
 -- A worker that is no longer a member may still ask: its tasks have been decided, so it hears 0.
--- KEYS: control index running finished failed failures tallies events queued.
+-- KEYS: control index running finished failed failures tallies events, then the line.
 -- ARGV: epoch, worker id, token, then per task: key, 'f' or 'x', who, payload.
--- Reply: {letter, queued or -1, verdicts}, or UNKNOWN with the keys, or EPOCH.
+-- Reply: {letter, queued or -1, verdicts}, or UNKNOWN with the keys, or LINE, or EPOCH.
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused and refused[1] == 'EPOCH' then return refused end
+local keys = settling_keys()
+if not keys.full and (not me or me.line) then return {'LINE'} end
 local now = clock()
-local keys = {index = KEYS[2], running = KEYS[3], finished = KEYS[4], failed = KEYS[5], failures = KEYS[6],
-  tallies = KEYS[7]}
 local stop, verdicts = settle(keys, ARGV[2], 4, #ARGV, now)
 if stop then return stop end
 if not me then return {refused[2], -1, verdicts} end
-announce(KEYS[8], me.watch, now)
-local letter, queued = riding(me, KEYS[9])
+announce(keys.events, me.watch, now)
+local letter, queued = riding(me, keys.queued)
 return {letter, queued, verdicts}

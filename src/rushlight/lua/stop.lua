@@ -1,22 +1,19 @@
--- include: gate settle claim lose
+-- include: gate line settle lose
 -- Stops workers. 'd': asks them to leave after the task at hand. 'k': ends their membership now, fails
 -- their tasks, and orders their supervisors to kill the processes.
--- KEYS: control queued queue bell running failed failures tallies workers leases events orders, then the
---   bell of each worker.
+-- KEYS: control running failed failures tallies workers events, then the line, then orders, then the bell
+--   of each worker.
 -- ARGV: epoch, 'd' or 'k', condition, order (packed, for 'k'), then the ids in the order of their bells.
 -- Reply: {'ok', ids stopped, ids that were not live, keys failed}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local keys = {control = KEYS[1], queued = KEYS[2], queue = KEYS[3], bell = KEYS[4], running = KEYS[5],
-  failed = KEYS[6], failures = KEYS[7], tallies = KEYS[8], workers = KEYS[9], leases = KEYS[10]}
+local keys = losing_keys('orders')
 local now, stopped, idle, gone, failed = clock(), {}, {}, {}, {}
 for i = 5, #ARGV do
-  local wid, bell = ARGV[i], KEYS[12 + i - 4]
-  local status = redis.call('HGET', keys.control, 'w:' .. wid) or '?'
-  local letter = string.sub(status, 1, 1)
-  local live = letter == 's' or letter == 'r' or letter == 'd'
-  if not live then
+  local wid, bell = ARGV[i], KEYS[19 + i - 4]
+  local status = redis.call('HGET', keys.control, 'w:' .. wid)
+  if not is_live(status) then
     idle[#idle + 1] = wid
   else
     stopped[#stopped + 1] = wid
@@ -32,7 +29,7 @@ for i = 5, #ARGV do
 end
 if next(gone) then
   failed = lose(keys, gone, now)
-  redis.call('XADD', KEYS[12], 'MAXLEN', '~', 1000, '*', 'o', ARGV[4])
+  redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o', ARGV[4])
 end
-if #stopped > 0 then announce(KEYS[11], c[2], now) end
+if #stopped > 0 then announce(keys.events, c[2], now) end
 return {'ok', stopped, idle, failed}

@@ -6,15 +6,37 @@ local function wrong_epoch(current, epoch)
   return {'EPOCH', current or ''}
 end
 
+local function is_live(status)
+  local letter = status and string.sub(status, 1, 1)
+  return letter == 'r' or letter == 'd' or letter == 's'
+end
+
 -- A worker's entry: returns the refusal, or nil and the record of what the read told.
 -- A worker that was declared lost, killed or replaced (another token) gets GONE and its letter.
 local function worker_gate(control, epoch, wid, token)
-  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid)
+  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid, 'line')
   if c[1] ~= epoch then return {'EPOCH', c[1] or '', (c[4] and string.sub(c[4], 2) == token) and 1 or 0} end
-  local letter = c[4] and string.sub(c[4], 1, 1) or '?'
   if not c[4] or string.sub(c[4], 2) ~= token then return {'GONE', 'l'} end
-  if letter ~= 'r' and letter ~= 'd' and letter ~= 's' then return {'GONE', letter} end
-  return nil, {letter = letter, drain = c[2], watch = c[3], claim = c[5]}
+  local letter = string.sub(c[4], 1, 1)
+  if not is_live(c[4]) then return {'GONE', letter} end
+  return nil, {letter = letter, drain = c[2], watch = c[3], claim = c[5], line = c[6]}
+end
+
+-- The keys of the line, from KEYS[at] on. A network whose tasks use nothing but the plain queue (control
+-- says so by having no field `line`) needs only the first ones: then `keys.full` is nil, and a script that
+-- finds more in use answers LINE, to be called again with all of them.
+local function line_keys(keys, at)
+  keys.queued, keys.queue = KEYS[at], KEYS[at + 1]
+  if #KEYS < at + 10 then
+    keys.bell = KEYS[at + 2]
+    return keys
+  end
+  keys.full = true
+  keys.ranked, keys.private, keys.delayed = KEYS[at + 2], KEYS[at + 3], KEYS[at + 4]
+  keys.bell, keys.leases = KEYS[at + 5], KEYS[at + 6]
+  keys.waiting, keys.dependents = KEYS[at + 7], KEYS[at + 8]
+  keys.lapses, keys.deadlines = KEYS[at + 9], KEYS[at + 10]
+  return keys
 end
 
 local function clock()

@@ -1,22 +1,112 @@
 -- Decides running tasks, first writer wins. `who` (packed worker id and attempt) opens every running
--- record, so that a prefix comparison is the whole fence.
+-- record, so that a prefix comparison is the whole fence. Needs gate, line.
 
--- 1: ours to decide, or decided by this very attempt before; 0: somebody else decided; nil: no such key.
-local function standing(index, running, finished, failed, key, who)
-  local value = redis.call('HGET', running, key)
+-- The record goes to the failed state behind its time and condition. The condition's size stands before
+-- it: it may hold anything the client can encode, and cmsgpack knows neither bin nor ext.
+local function store_failed(keys, key, value, condition, stamp)
+  redis.call('HSET', keys.failed, key, stamp .. cmsgpack.pack(#condition) .. condition .. value)
+  redis.call('RPUSH', keys.failures, key)
+end
+
+local NONE = '\207\0\0\0\0\0\0\0\0'
+
+-- A task has failed for good: so do those that waited for it, and those that waited for them.
+local function fail(keys, key, value, condition, stamp)
+  store_failed(keys, key, value, condition, stamp)
+  if not keys.full then return end
+  local todo = {key}
+  while #todo > 0 do
+    local failed = table.remove(todo)
+    local packed = redis.call('HGET', keys.dependents, failed)
+    if packed then
+      redis.call('HDEL', keys.dependents, failed)
+      for _, waiter in ipairs(cmsgpack.unpack(packed)) do
+        local record = redis.call('HGET', keys.queued, waiter)
+        if record and redis.call('HDEL', keys.waiting, waiter) == 1 then
+          redis.call('HDEL', keys.queued, waiter)
+          local said = cmsgpack.pack({message = 'Prerequisite failed: ' .. failed, type = 'PrerequisiteFailed'})
+          store_failed(keys, waiter, '\192' .. record .. NONE, said, stamp)
+          todo[#todo + 1] = waiter
+        end
+      end
+    end
+  end
+end
+
+-- A task has finished: those that waited for it alone join the line.
+local function release(keys, key)
+  local packed = redis.call('HGET', keys.dependents, key)
+  if not packed then return end
+  redis.call('HDEL', keys.dependents, key)
+  for _, waiter in ipairs(cmsgpack.unpack(packed)) do
+    local unmet = redis.call('HGET', keys.waiting, waiter)
+    if unmet then
+      local left = {}
+      for _, other in ipairs(cmsgpack.unpack(unmet)) do
+        if other ~= key then left[#left + 1] = other end
+      end
+      if #left > 0 then
+        redis.call('HSET', keys.waiting, waiter, cmsgpack.pack(left))
+      else
+        redis.call('HDEL', keys.waiting, waiter)
+        local value = redis.call('HGET', keys.queued, waiter)
+        local at, attempt = cmsgpack.unpack_one(value, 0)
+        local _, opts = cmsgpack.unpack_one(value, at)
+        line_up(keys, line_entry(waiter, attempt), opts)
+      end
+    end
+  end
+end
+
+-- Takes a running task back into the line for its next attempt, after its back-off; keeps the condition of
+-- the attempt that ended. `value` is the running record, `at` where its options begin.
+local function again(keys, key, value, at, attempt, opts, condition, now)
+  local entry = line_entry(key, attempt + 1)
+  redis.call('HSET', keys.queued, key, cmsgpack.pack(attempt + 1) .. string.sub(value, at + 1, #value - 9))
+  redis.call('HSET', keys.lapses, key, condition)
+  if opts.b and opts.b > 0 then
+    local pause = math.min(opts.b * 2 ^ (attempt - 1), 3600)
+    line_up_later(keys, entry, now + pause * 1000000)
+  else
+    line_up(keys, entry, opts)
+  end
+end
+
+-- The attempt at a running task has failed: the next one, if its options leave one; else it fails for good.
+-- Returns whether it goes on.
+local function lapse(keys, key, value, condition, stamp, now)
+  if keys.full then
+    local at_attempt = cmsgpack.unpack_one(value, 0)
+    local at, attempt = cmsgpack.unpack_one(value, at_attempt)
+    local _, opts = cmsgpack.unpack_one(value, at)
+    if type(opts) == 'table' then
+      if opts.t then redis.call('ZREM', keys.deadlines, line_entry(key, attempt)) end
+      if attempt <= (opts.r or 0) then
+        again(keys, key, value, at, attempt, opts, condition, now)
+        return true
+      end
+    end
+  end
+  fail(keys, key, value, condition, stamp)
+  return false
+end
+
+-- 1: ours to decide; 0: somebody else decided; nil: no such key.
+local function standing(keys, key, who)
+  local value = redis.call('HGET', keys.running, key)
   if value then return string.sub(value, 1, #who) == who and 1 or 0, value end
-  local at = redis.call('HGET', index, key)
+  local at = redis.call('HGET', keys.index, key)
   if not at then return nil end
   return 0, nil, at
 end
 
 -- A resent verdict: was this task already decided the same way by this attempt?
-local function decided_so(finished, failed, at, key, who, kind)
+local function decided_so(keys, at, key, who, kind)
   if at ~= '' then
-    return kind == 'f' and string.sub(redis.call('LINDEX', finished, at), 2, #who + 1) == who and 1 or 0
+    return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at), 2, #who + 1) == who and 1 or 0
   end
   if kind ~= 'x' then return 0 end
-  local value = redis.call('HGET', failed, key)
+  local value = redis.call('HGET', keys.failed, key)
   if not value then return 0 end
   local at_size = cmsgpack.unpack_one(value, 0)
   local at_condition, size = cmsgpack.unpack_one(value, at_size)
@@ -24,17 +114,19 @@ local function decided_so(finished, failed, at, key, who, kind)
   return string.sub(value, at_record + 1, at_record + #who) == who and 1 or 0
 end
 
-local function finish(index, running, finished, key, value, payload, stamp)
-  redis.call('HDEL', running, key)
-  local length = redis.call('RPUSH', finished, '\156' .. value .. stamp .. payload)
-  redis.call('HSET', index, key, string.format('%d', length - 1))
-end
-
--- The record goes to the failed state behind its time and condition. The condition's size stands before
--- it: it may hold anything the client can encode, and cmsgpack knows neither bin nor ext.
-local function fail(failed, failures, key, value, condition, stamp)
-  redis.call('HSET', failed, key, stamp .. cmsgpack.pack(#condition) .. condition .. value)
-  redis.call('RPUSH', failures, key)
+local function finish(keys, key, value, payload, stamp)
+  redis.call('HDEL', keys.running, key)
+  local length = redis.call('RPUSH', keys.finished, '\156' .. value .. stamp .. payload)
+  redis.call('HSET', keys.index, key, string.format('%d', length - 1))
+  if not keys.full then return end
+  release(keys, key)
+  local at_attempt = cmsgpack.unpack_one(value, 0)
+  local at, attempt = cmsgpack.unpack_one(value, at_attempt)
+  local _, opts = cmsgpack.unpack_one(value, at)
+  if type(opts) == 'table' then
+    if opts.t then redis.call('ZREM', keys.deadlines, line_entry(key, attempt)) end
+    if attempt > 1 then redis.call('HDEL', keys.lapses, key) end
+  end
 end
 
 -- Settles a batch: ARGV from `first` on in fours: key, 'f' or 'x', who, payload. All keys are looked at
@@ -43,7 +135,7 @@ end
 local function settle(keys, wid, first, last, now)
   local plan, unknown = {}, {}
   for i = first, last, 4 do
-    local ours, value, at = standing(keys.index, keys.running, keys.finished, keys.failed, ARGV[i], ARGV[i + 2])
+    local ours, value, at = standing(keys, ARGV[i], ARGV[i + 2])
     if ours == nil then unknown[#unknown + 1] = ARGV[i] end
     plan[#plan + 1] = {i, ours, value, at}
   end
@@ -57,18 +149,24 @@ local function settle(keys, wid, first, last, now)
       ours, at = 0, redis.call('HGET', keys.index, key)
     end
     if ours == 1 and kind == 'f' then
-      finish(keys.index, keys.running, keys.finished, key, value, payload, stamp)
+      finish(keys, key, value, payload, stamp)
       done = done + 1
     elseif ours == 1 then
       redis.call('HDEL', keys.running, key)
-      fail(keys.failed, keys.failures, key, value, payload, stamp)
+      lapse(keys, key, value, payload, stamp, now)
       lost = lost + 1
     elseif at then
-      ours = decided_so(keys.finished, keys.failed, at, key, ARGV[i + 2], kind)
+      ours = decided_so(keys, at, key, ARGV[i + 2], kind)
     end
     verdicts[n] = ours
   end
   if done > 0 then redis.call('HINCRBY', keys.tallies, 'f:' .. wid, done) end
   if lost > 0 then redis.call('HINCRBY', keys.tallies, 'x:' .. wid, lost) end
   return nil, verdicts
+end
+
+-- The keys settling needs, from KEYS[2] on; those of the line follow.
+local function settling_keys()
+  return line_keys({control = KEYS[1], index = KEYS[2], running = KEYS[3], finished = KEYS[4],
+    failed = KEYS[5], failures = KEYS[6], tallies = KEYS[7], events = KEYS[8]}, 9)
 end
