@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 
 from ._store import Store
 from ._store_roster import WorkerCard
@@ -23,24 +25,43 @@ class LeaseThread:
         self._store = store
         self._member = (card.worker_id, card.token)
         self._lease = lease
-        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._due = math.inf
         self._thread = threading.Thread(target=self._run, name=f"rushlight-lease-{card.worker_id}", daemon=True)
         self._thread.start()
 
+    def due_in(self, seconds: float) -> None:
+        """Looks for what has run out of time once these seconds are over: a task's own limit."""
+        self._due = min(self._due, time.monotonic() + seconds)
+        self._wake.set()
+
     def stop(self) -> None:
         """Ends the thread and waits for it."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._lease / 3):
+        beat_at = time.monotonic() + self._lease / 3
+        while not self._stopped:
+            self._wake.wait(max(0.0, min(beat_at, self._due) - time.monotonic()))
+            self._wake.clear()
+            now = time.monotonic()
+            if self._stopped:
+                return
             try:
-                beat = self._store.beat([self._member], self._lease)
-                if beat.overdue:
+                overdue = now >= self._due
+                if overdue:
+                    self._due = math.inf
+                if now >= beat_at:
+                    beat_at = now + self._lease / 3
+                    beat = self._store.beat([self._member], self._lease)
+                    if beat.letters not in ("s", "r", "d"):
+                        return
+                    overdue = overdue or bool(beat.overdue)
+                if overdue:
                     self._store.reap()
             except StoreError as error:
                 _log.warning("worker %s could not renew its lease: %s", self._member[0], error)
-            else:
-                if beat.letters not in ("s", "r", "d"):
-                    return

@@ -51,10 +51,12 @@ def _number(text: str) -> int | float | str:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A word to supervisors: look after your workers now. ``worker_ids`` are those it is about."""
+    """A word to supervisors. ``kill``: these workers end for good. ``replace``: the life of the one worker that
+    the token names ends, and a new process takes its place."""
 
     op: str
     worker_ids: tuple[str, ...]
+    token: str = ""
 
 
 class OrderListener:
@@ -91,7 +93,7 @@ class OrderListener:
                 for identity, fields in entries:
                     self._cursor = identity.decode()
                     said = msgspec.msgpack.decode(fields[1])
-                    orders.append(Order(said["op"], tuple(said["worker_ids"])))
+                    orders.append(Order(said["op"], tuple(said["worker_ids"]), said.get("token", "")))
             self._descriptor = self._ask()
         return orders
 

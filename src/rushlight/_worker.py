@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, overload
@@ -45,6 +45,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
     """
 
     _lease_thread: LeaseThread | None
+    on_time_limit: Callable[[float], None] | None = None
 
     def __init__(
         self,
@@ -72,11 +73,15 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         self._lease_thread = LeaseThread(store, card, lease) if heartbeat else None
 
     @classmethod
-    def supervised(cls, store: Store, member: Member) -> RushWorker:
-        """The worker of a process whose supervisor registered it and keeps its lease."""
+    def supervised(
+        cls, store: Store, member: Member, on_time_limit: Callable[[float], None] | None = None
+    ) -> RushWorker:
+        """The worker of a process whose supervisor registered it and keeps its lease. ``on_time_limit`` hears
+        for how many seconds a task taken just now may run."""
         self = cls.__new__(cls)
         self._assemble(store, member)
         self._lease_thread = None
+        self.on_time_limit = on_time_limit
         return self
 
     def _assemble(self, store: Store, member: Member) -> None:
@@ -223,7 +228,17 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         tasks = self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
         for task in tasks:
             self._held[task.key] = task.attempt
+        limits = [row[2]["t"] for row in rows if row[2] and row[2].get("t")]
+        if limits:
+            self._expect(min(limits))
         return tasks
+
+    def _expect(self, seconds: float) -> None:
+        """A task taken now may run this long: somebody besides the task must be awake then."""
+        if self._lease_thread is not None:
+            self._lease_thread.due_in(seconds)
+        elif self.on_time_limit is not None:
+            self.on_time_limit(seconds)
 
     def step(self, finish: tuple[str, Fields], push: Fields) -> str:
         """Finishes a task and creates the next, running, in ONE round trip; returns the new key. A result
