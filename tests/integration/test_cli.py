@@ -150,7 +150,7 @@ def test_workers_that_crash_make_the_run_fail(network: str) -> None:
     assert "RuntimeError: no luck today" in said.err
     assert "about to fail" in said.err
     assert 'raise RuntimeError("no luck\\ntoday")' in said.err
-    assert "error: 2 of 2 workers died" == said.err.splitlines()[-1]
+    assert said.err.splitlines()[-1].startswith("error: ")
 
 
 def test_a_worker_that_vanishes_is_seen(network: str) -> None:
@@ -377,7 +377,17 @@ def test_reset_leaves_an_empty_network(network: str) -> None:
     assert [] == rushlight("logs", "--network", network, "--json").json
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 130, 3), ("y\n", 0, 0)])
+def test_a_reset_ends_the_run_of_others(network: str) -> None:
+    """Its workers are gone and so are its results: that is a failure, said in one line."""
+    with running("run", f"{LOOPS}:endless", "--network", network, "--workers", "2") as process:
+        wait_for_finished(network)
+        assert 0 == rushlight("reset", "--network", network).code
+        said = end_of(process)
+    assert 1 == said.code
+    assert said.err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 1, 3), ("y\n", 0, 0)])
 def test_reset_asks_on_a_terminal(network: str, answer: str, code: int, left: int) -> None:
     """It names how much would be lost, and no means no."""
     with Rush(network) as rush:

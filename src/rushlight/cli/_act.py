@@ -56,8 +56,9 @@ def reset(network: str, url: str | None, keep_workers: bool, yes: bool) -> None:
     """
     with connect(network, url) as rush:
         n_tasks = rush.counts().total
-        if n_tasks and not yes and sys.stdin.isatty():
-            click.confirm(f"Delete {number(n_tasks, 'task')} of network {network}?", abort=True, err=True)
+        question = f"Delete {number(n_tasks, 'task')} of network {network}?"
+        if n_tasks and not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+            raise WorkFailed("nothing was deleted")
         rush.reset(workers=not keep_workers)
     say(f"Network {network} is empty: {number(n_tasks, 'task')} deleted.")
 

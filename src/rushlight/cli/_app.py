@@ -35,7 +35,8 @@ def app() -> None:
       rushlight tasks --network branin --limit 5
 
     \b
-    Exit codes: 0 done, 1 a failure of the work, 2 wrong usage.
+    Exit codes: 0 done, 1 a failure of the work, 2 wrong usage; 130 where Ctrl-C cut a
+    command short (`run` and `logs --follow` take it as the way to end).
     """
 
 

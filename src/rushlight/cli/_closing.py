@@ -9,6 +9,7 @@ from typing import Any
 from rushlight import Rush
 
 from ._lines import log_line
+from ._options import one_line
 from ._output import columns_of, number, print_table, say, span
 from ._progress import Ending, Progress, Record, count_states
 
@@ -23,6 +24,7 @@ _ENDINGS = {
     "interrupted": "Interrupted, results kept",
     "killed": "Killed, finished results kept",
     "died": "Workers died, finished results kept",
+    "reset": "The network was reset",
 }
 
 
@@ -80,8 +82,12 @@ def describe_death(worker: Record) -> str:
 
 
 def _complaint(ending: Ending) -> str:
+    if ending.start_error is not None:
+        return one_line(ending.start_error)
     if ending.reason == "died":
         return f"{len(ending.died)} of {len(ending.workers)} workers died"
+    if ending.reason == "reset":
+        return "the network was reset while its workers ran"
     if ending.reason == "killed":
         return "the workers were killed before they were done"
     return f"all {ending.n_failed} tasks failed"

@@ -47,6 +47,14 @@ class Watch:
     #: The workers that know of ``told``; one that registers later is told then.
     obeying: set[str] = field(default_factory=set)
     start_error: WorkerStartError | None = None
+    #: Some workers were stopped before they came; nobody waits for them.
+    cut_short: bool = False
+
+    def expects_nobody(self, n_known: int) -> bool:
+        """Whether all have come that will; a network that is reset forgets workers that had come."""
+        return (
+            self.arrived or self.cut_short or self.start_error is not None or n_known == len(self.worker_ids)
+        )
 
     @property
     def seconds(self) -> float:
@@ -64,9 +72,7 @@ def follow(watch: Watch) -> list[Record]:
         watch.progress.add(watch.rush.fetch_new_tasks(as_="dicts"), time.monotonic())
         workers = own_workers(watch.rush, watch.worker_ids)
         watch.screen.show(_picture(watch, workers))
-        if len(workers) == len(watch.worker_ids) and all_left(workers):
-            break
-        if watch.start_error is not None and all(str(w["state"]) in FINAL for w in workers):
+        if watch.expects_nobody(len(workers)) and all_left(workers):
             break
         _obey(watch, workers)
         _greet(watch)
@@ -110,7 +116,7 @@ def _obey(watch: Watch, workers: Sequence[Record]) -> None:
 
 def _greet(watch: Watch) -> None:
     """Until all workers have come: notice at once when one cannot."""
-    if watch.arrived or watch.start_error is not None:
+    if watch.arrived or watch.cut_short or watch.start_error is not None:
         return
     try:
         watch.rush.wait_for_workers(worker_ids=watch.worker_ids, timeout=0)
@@ -118,7 +124,10 @@ def _greet(watch: Watch) -> None:
     except WaitTimeout:
         return
     except WorkerStartError as error:
-        watch.start_error = error
+        if watch.told:
+            watch.cut_short = True
+        else:
+            watch.start_error = error
 
 
 def _picture(watch: Watch, workers: Sequence[Record]) -> Picture:
@@ -139,8 +148,11 @@ def ending_of(watch: Watch, workers: Sequence[Record]) -> Ending:
     died = [] if watch.told == "kill" and watch.start_error is None else casualties(workers)
     n_failed = sum(int(w["n_failed"] or 0) for w in workers)
     failures = _messages(watch.rush, watch.worker_ids) if n_failed or died or watch.told else Counter[str]()
+    reason = "died" if died or watch.start_error else watch.reason
+    if watch.arrived and len(workers) < len(watch.worker_ids):
+        reason = "reset"
     return Ending(
-        reason="died" if died or watch.start_error else watch.reason,
+        reason=reason,
         seconds=watch.seconds,
         workers=workers,
         died=died,

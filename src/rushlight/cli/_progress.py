@@ -126,7 +126,7 @@ class Ending:
     """How a run ended.
 
     ``reason`` is ``done`` (the loops returned), ``timeout``, ``interrupted`` (Ctrl-C once), ``killed``
-    (Ctrl-C twice) or ``died`` (workers were lost or killed).
+    (Ctrl-C twice), ``died`` (workers were lost or killed) or ``reset`` (somebody reset the network).
     """
 
     reason: str
@@ -141,7 +141,7 @@ class Ending:
     @property
     def ok(self) -> bool:
         """Whether the work was done: not when workers died or were killed, or when every task failed."""
-        if self.reason in ("killed", "died"):
+        if self.reason in ("killed", "died", "reset"):
             return False
         return not (self.n_failed and not self.n_finished)
 
@@ -162,4 +162,5 @@ def casualties(workers: Iterable[Record]) -> list[Record]:
 
 
 def all_left(workers: Sequence[Record]) -> bool:
-    return bool(workers) and all(str(w["state"]) in FINAL for w in workers)
+    """Whether none of these workers is starting or running."""
+    return all(str(w["state"]) in FINAL for w in workers)
