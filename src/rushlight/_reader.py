@@ -9,6 +9,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import _inputs
@@ -98,8 +99,9 @@ class TaskReader:
                 start = self._seen
                 left = _left(deadline)
                 if len(self._finished) > start or left <= 0:
+                    new = self._finished.table(as_, fields, start=start)
                     self._seen = len(self._finished)
-                    return self._finished.table(as_, fields, start=start)
+                    return new
                 known = len(self._finished)
             standing = self._watch(left)
             if standing.finished == known and standing.epoch == self._read_epoch:
@@ -138,12 +140,15 @@ class TaskReader:
     # --- single tasks, keys, counts -------------------------------------------------------------
 
     def task(self, key: str) -> Task:
-        """One task as it is now, in a time that does not grow with the network. Raises UnknownKey."""
+        """One task as it is now, in a time that does not grow with the network. Raises UnknownKey.
+
+        ``condition`` of a task that is tried again is that of the attempt before."""
         view = self._store.look_up(_inputs.one_key(key))
         rows = [*_stated(view), *(StatedRow(TaskState.FINISHED, row) for row in view.finished)]
         if not rows:
             raise unknown_keys([key], self._store.network)
-        return self._as_tasks(rows)[0]
+        found = self._as_tasks(rows)[0]
+        return found if view.lapse is None or view.failed else replace(found, condition=view.lapse)
 
     def states(self, keys: Iterable[str]) -> list[TaskState | None]:
         """The state of each task, in the order given; None for a key the network does not have."""

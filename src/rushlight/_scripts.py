@@ -43,7 +43,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "settle_claim:full": ("control", *_SETTLING, *_LINE),
     "drop": (*_LOSING, "orders"),
     "retry": ("control", *_SETTLING, *_LINE),
-    "look": ("control", "index", "queued", "running", "finished", "failed"),
+    "look": ("control", "index", "queued", "running", "finished", "failed", "lapses"),
     "watch": ("control", "queued", "running", "finished", "failures", "leases", "events", "deadlines"),
     "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
     "register": ("control", "workers", "ends", "leases", "events"),

@@ -19,7 +19,8 @@ Rows = list[list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Tasks at one instant. Rows in the order of ``_records.Row``; ``conditions`` go with ``failed``."""
+    """Tasks at one instant. Rows in the order of ``_records.Row``; ``conditions`` go with ``failed``; of a
+    single task that was tried again, ``lapse`` is the condition of the attempt before."""
 
     epoch: str
     queued: Rows = field(default_factory=list)
@@ -27,6 +28,7 @@ class View:
     finished: Rows = field(default_factory=list)
     failed: Rows = field(default_factory=list)
     conditions: list[dict[str, Any]] = field(default_factory=list)
+    lapse: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class ReadVerbs(StoreBase):
     def look_up(self, key: str) -> View:
         """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's size."""
         epoch, found = self.link.call(self.scripts.look(True, key))
-        parts: list[bytes] = found[1:]
+        parts: list[bytes] = found[1:2]
         state = _LETTERS.get(found[0])
         failed, conditions = self._failed_rows(parts if state is TaskState.FAILED else [])
         return View(
@@ -118,6 +120,7 @@ class ReadVerbs(StoreBase):
             finished=self._rows(parts) if state is TaskState.FINISHED else [],
             failed=failed,
             conditions=conditions,
+            lapse=self.codec.decode(found[2]) if parts and found[2] else None,
         )
 
     def failures(self, cursor: int) -> tuple[str, list[str]]:

@@ -116,8 +116,12 @@ class Link:
             except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 self._drop()
                 raise unavailable(self.config, error) from error
-            except (redis.RedisError, StoreUnavailable, OSError, hiredis.HiredisError) as error:
+            except StoreUnavailable as error:
+                if not error.transient:
+                    raise
                 trouble: Exception = error
+            except (redis.RedisError, OSError, hiredis.HiredisError) as error:
+                trouble = error
             except BaseException:
                 # A reply may still be on its way: nobody must read it as the answer to another call.
                 self._drop()

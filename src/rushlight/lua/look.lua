@@ -1,7 +1,8 @@
 -- Tasks by key: the state of each, and its record where asked for.
--- KEYS: control index queued running finished failed.
+-- KEYS: control index queued running finished failed lapses.
 -- ARGV: '1' for records, then the keys.
--- Reply: {epoch or '', per key: {'' | 'q' | 'r' | 'f' | 'x'} or {letter, record}}.
+-- Reply: {epoch or '', per key: {'' | 'q' | 'r' | 'f' | 'x'}, or {letter, record, condition of the last
+--   attempt or ''} of a task that is there}.
 local reply = {redis.call('HGET', KEYS[1], 'epoch') or ''}
 local full = ARGV[1] == '1'
 for i = 2, #ARGV do
@@ -19,6 +20,7 @@ for i = 2, #ARGV do
       end
     end
   end
-  reply[#reply + 1] = record and {letter, record} or {letter}
+  local lapse = record and redis.call('HGET', KEYS[7], key) or ''
+  reply[#reply + 1] = record and {letter, record, lapse} or {letter}
 end
 return reply
