@@ -46,3 +46,19 @@ def all_fail(worker, n=3):
     """Fail every task and go on."""
     for i in range(n):
         worker.fail_task(worker.push_running_task({"i": i}), f"bad value {i % 2}")
+
+
+class Fragile:
+    """Something that a worker cannot read."""
+
+    def __reduce__(self):
+        return refuse, ()
+
+
+def refuse():
+    """What reading a Fragile calls."""
+    raise ImportError("not on this machine")
+
+
+def cannot_start(worker, thing=Fragile()):  # noqa: B008 - it travels with the function
+    """Never run: its default argument cannot be read."""

@@ -150,6 +150,14 @@ def test_workers_that_crash_make_the_run_fail(network: str) -> None:
     assert "RuntimeError: no luck today" in said.err
     assert "about to fail" in said.err
     assert 'raise RuntimeError("no luck\\ntoday")' in said.err
+    assert "error: 2 of 2 workers died" == said.err.splitlines()[-1]
+
+
+def test_a_worker_that_cannot_start_ends_the_run(network: str) -> None:
+    """Its log says why, as for a crash; nothing waits for it."""
+    said = run_loop("cannot_start", network)
+    assert 1 == said.code
+    assert "exit code 1, ImportError: not on this machine" in said.err
     assert said.err.splitlines()[-1].startswith("error: ")
 
 
