@@ -91,7 +91,8 @@ def network(server: redis.Redis) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield name
     plan.clear()
-    with Rush(name) as rush:
+    # By its own name: a test may have changed the settings.
+    with Rush(name, f"unix://{server.connection_pool.connection_kwargs['path']}") as rush:
         rush.reset()
     try:
         until(lambda: not processes_of(name), 15)

@@ -12,7 +12,7 @@ import os
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -60,7 +60,9 @@ class StoreConfig:
     @classmethod
     def find(cls, url: str | None = None, secret: str | bytes | None = None, **settings: Any) -> StoreConfig:
         """From the arguments, else the environment, else the embedded server."""
-        where = "url" if url is not None else "RUSHLIGHT_URL" if os.environ.get("RUSHLIGHT_URL") else "REDIS_URL"
+        where = (
+            "url" if url is not None else "RUSHLIGHT_URL" if os.environ.get("RUSHLIGHT_URL") else "REDIS_URL"
+        )
         url = url or os.environ.get("RUSHLIGHT_URL") or os.environ.get("REDIS_URL") or None
         if url is not None:
             url = _checked(url, where)
@@ -80,7 +82,7 @@ class StoreConfig:
         host = parts.netloc.rpartition("@")[2]
         if parts.username:
             host = f"{parts.username}@{host}"
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+        return f"{parts.scheme}://{host}{parts.path}"
 
     def key(self) -> bytes | None:
         """The secret code and pickles are signed with; None where a remote server has neither secret nor
@@ -92,7 +94,9 @@ class StoreConfig:
         parts = urlsplit(self.url)
         password = parts.password or parse_qs(parts.query).get("password", [""])[0]
         if password:
-            return hmac.new(password.encode(), b"rushlight secret from server password", hashlib.sha256).digest()
+            return hmac.new(
+                password.encode(), b"rushlight secret from server password", hashlib.sha256
+            ).digest()
         if parts.scheme == "unix" or parts.hostname in ("localhost", "127.0.0.1", "::1"):
             return _server.key_file()
         return None
@@ -182,7 +186,9 @@ def _sentinel_master(url: str, limit: float) -> tuple[type[AbstractConnection], 
         nodes.append((name, int(port or 26379)))
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
-        raise ConfigError("redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0")
+        raise ConfigError(
+            "redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0"
+        )
     try:
         host, port_number = Sentinel(nodes, socket_timeout=limit).discover_master(service)
     except MasterNotFoundError as error:

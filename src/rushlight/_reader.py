@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,8 @@ class TaskReader:
         self._read_epoch = ""
         self._seen = 0
         self._streamed = (0, 0)
+        #: Tasks read for a stream and not given away yet: the next stream begins with them.
+        self._stream_ready: deque[Task] = deque()
 
     # --- tables ---------------------------------------------------------------------------------
 
@@ -130,6 +133,7 @@ class TaskReader:
                 self._finished_seqs = array("q")
                 self._seen = 0
                 self._streamed = (0, 0)
+                self._stream_ready.clear()
                 if stale:
                     continue
             self._finished.extend(view.finished)
@@ -263,9 +267,11 @@ class TaskReader:
         limit = _inputs.seconds(timeout, "timeout", none=True)
         deadline = None if limit is None else time.monotonic() + limit
         while True:
-            tasks = self._stream_new()
-            yield from tasks
-            if tasks:
+            self._read_stream()
+            came = bool(self._stream_ready)
+            while self._stream_ready:
+                yield self._stream_ready.popleft()
+            if came:
                 deadline = None if limit is None else time.monotonic() + limit
                 continue
             left = _left(deadline)
@@ -275,18 +281,19 @@ class TaskReader:
             if (standing.finished, standing.failures) == self._streamed and standing.epoch == self._read_epoch:
                 self._store.wait_event(standing.event, min(left, _BLOCK))
 
-    def _stream_new(self) -> list[Task]:
+    def _read_stream(self) -> None:
         with self._reading:
             self._look([TaskState.FINISHED])
             start, failures = self._streamed
             epoch, failed_keys = self._store.failures(failures)
             if epoch != self._read_epoch:
-                return []
+                return
             tasks: list[Task] = self._finished.table("tasks", None, start=start)
             rows, conditions = self._store.failed_by_key(list(dict.fromkeys(failed_keys)))
             self._streamed = (len(self._finished), failures + len(failed_keys))
-        failed = [StatedRow(TaskState.FAILED, row, c) for row, c in zip(rows, conditions, strict=True)]
-        return sorted([*tasks, *self._as_tasks(failed)], key=lambda task: task.finished_at or 0.0)
+            failed = [StatedRow(TaskState.FAILED, row, c) for row, c in zip(rows, conditions, strict=True)]
+            ended = [*tasks, *self._as_tasks(failed)]
+            self._stream_ready.extend(sorted(ended, key=lambda task: task.finished_at or 0.0))
 
     def _as_tasks(self, rows: list[StatedRow]) -> list[Task]:
         tasks: list[Task] = build_table(

@@ -11,12 +11,13 @@ local function replay(running, worker, answer)
 end
 
 -- Claims up to n tasks under number `seq`; `worker` is the packed worker id. Returns the running records, and
--- in how many microseconds a delayed task becomes due (-1: none).
+-- in how many microseconds a delayed task becomes due (-1: none). Who was asked to leave gets no more.
 local function claim(keys, wid, worker, seq, n, me, now)
   if me.claim then
     local answer = cmsgpack.unpack(me.claim)
     if seq <= answer[1] then return replay(keys.running, worker, answer), -1 end
   end
+  if me.letter == 'd' then n = 0 end
   local stamp, values, answer = cmsgpack.pack(now), {}, {seq}
   local due = keys.full and line_up_due(keys, now)
   while #values < n do
