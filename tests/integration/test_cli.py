@@ -414,6 +414,18 @@ def test_reset_can_keep_the_workers(network: str) -> None:
     assert (0, 2) == (counts["tasks"]["finished"], counts["workers"]["terminated"])
 
 
+def test_failed_tasks_can_be_retried(network: str) -> None:
+    """Named ones or all; what is not failed stays as it is, and a key nobody knows is wrong usage."""
+    with Rush(network) as rush:
+        first, second, third = rush.push_failed_tasks([{"x": i} for i in range(3)])
+        assert [first] == rushlight("retry", first, "--network", network, "--json").json
+        assert "0 of 1 task went" in rushlight("retry", first, "--network", network).out
+        assert "2 of 2 tasks went" in rushlight("retry", "--all", "--network", network).out
+        assert ["queued"] * 3 == rush.states([first, second, third])
+    for wrong in ([], ["nobody"], [first, "--all"]):
+        assert 2 == rushlight("retry", *wrong, "--network", network).code
+
+
 def test_a_script_starts_workers_from_any_shell(network: str) -> None:
     """The line is all a shell needs; the loop and its arguments are in the network."""
     said = rushlight(

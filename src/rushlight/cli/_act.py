@@ -1,4 +1,4 @@
-"""The commands that change a network: ``stop``, ``reset``, and ``script``, which prepares workers."""
+"""The commands that change a network: ``stop``, ``reset``, ``retry``; ``script`` prepares workers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 import click
 
 from ._loading import check_kwargs, load_loop, parse_kwargs
-from ._options import WorkFailed, connect, kwargs_option, network_options
-from ._output import number, say
+from ._options import WorkFailed, connect, json_option, kwargs_option, network_options
+from ._output import number, print_json, say
 from ._waiting import wait_until_left
 
 
@@ -61,6 +61,35 @@ def reset(network: str, url: str | None, keep_workers: bool, yes: bool) -> None:
             raise WorkFailed("nothing was deleted")
         rush.reset(workers=not keep_workers)
     say(f"Network {network} is empty: {number(n_tasks, 'task')} deleted.")
+
+
+@click.command()
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@network_options
+@click.option("--all", "everything", is_flag=True, help="Every failed task.")
+@click.option("--ignore-max-retries", is_flag=True, help="Also tasks that have used up their retries.")
+@json_option
+def retry(
+    keys: tuple[str, ...],
+    network: str,
+    url: str | None,
+    everything: bool,
+    ignore_max_retries: bool,
+    as_json: bool,
+) -> None:
+    """Put failed tasks back into the queue: those named by KEY, or --all.
+
+    With --json the list of the keys that went.
+    """
+    if everything == bool(keys):
+        raise click.UsageError("name the KEYs of failed tasks, or give --all")
+    with connect(network, url) as rush:
+        chosen = rush.keys("failed") if everything else list(keys)
+        queued = rush.retry_tasks(chosen, ignore_max_retries=ignore_max_retries)
+    if as_json:
+        print_json(queued)
+    else:
+        say(f"{len(queued)} of {number(len(chosen), 'task')} went back to the queue.")
 
 
 @click.command()
