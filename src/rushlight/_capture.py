@@ -79,6 +79,32 @@ class Tail:
         return _text(kept)
 
 
+class LogFile:
+    """A worker's own file: all it prints, byte for byte, lines of the two streams never mixed up."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Writes what is complete; raises OSError where that cannot be done."""
+        data = self._rest[stream] + data
+        end = len(data) if len(data) > LINE_LIMIT else data.rfind(b"\n") + 1
+        self._rest[stream] = data[end:]
+        if end:
+            os.write(self._descriptor, data[:end])
+
+    def finish(self) -> None:
+        """Writes lines without an end, each with one."""
+        for stream, rest in self._rest.items():
+            if rest:
+                self._rest[stream] = b""
+                os.write(self._descriptor, rest + b"\n")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 class Capture:
     """Both streams of one worker. Owns the descriptors it is given, and closes them.
 
@@ -92,7 +118,7 @@ class Capture:
         self._descriptors: dict[Stream, int] = {"stdout": stdout, "stderr": stderr}
         self._lines: dict[Stream, Lines] = {"stdout": Lines(), "stderr": Lines()}
         self._tail = Tail()
-        self._file = file
+        self._file = LogFile(file) if file is not None else None
         self._clock = clock
         self._pending: deque[dict[str, Any]] = deque()
         self._size = 0
@@ -126,7 +152,7 @@ class Capture:
             return False
         if stream == "stderr":
             self._tail.feed(data)
-        self._keep(data)
+        self._keep(stream, data)
         self._add(stream, self._lines[stream].feed(data))
         return True
 
@@ -138,7 +164,9 @@ class Capture:
                     break
             self._end(stream)
         if self._file is not None:
-            os.close(self._file)
+            with contextlib.suppress(OSError):
+                self._file.finish()
+            self._file.close()
             self._file = None
 
     def note(self, level: str, message: str) -> None:
@@ -170,8 +198,10 @@ class Capture:
 
     def abandon(self) -> None:
         """In a forked child: closes the descriptors, which are the parent's business."""
-        for descriptor in (*self._descriptors.values(), *([self._file] if self._file is not None else [])):
+        for descriptor in self._descriptors.values():
             os.close(descriptor)
+        if self._file is not None:
+            self._file.close()
         self._descriptors, self._file = {}, None
 
     def _end(self, stream: Stream) -> None:
@@ -180,14 +210,13 @@ class Capture:
             os.close(descriptor)
             self._add(stream, self._lines[stream].close())
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, stream: Stream, data: bytes) -> None:
         if self._file is None:
             return
         try:
-            os.write(self._file, data)
+            self._file.write(stream, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.close(self._file)
+            self._file.close()
             self._file = None
             self.note("ERROR", f"cannot go on writing the worker's log file: {error}")
 

@@ -24,7 +24,7 @@ from .errors import ConfigError, RushlightError
 from .launchers import read_environment
 
 #: Seconds a supervisor waits for the server's answer before it looks after its processes again.
-_TIMEOUT = 5.0
+_TIMEOUT = 3.0
 
 
 def main(argv: Sequence[str]) -> int:

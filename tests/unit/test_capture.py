@@ -163,12 +163,40 @@ def test_the_end_does_not_wait_for_others(worker: Worker) -> None:
 
 def test_the_file_gets_every_byte(tmp_path: Path) -> None:
     """The log file is what the worker printed, as it printed it; a second life appends."""
-    for text in (b"one\xff", b"\rtwo\n"):
+    for text in (b"one\xff\rtwo", b"three\n"):
         made = Worker(tmp_path)
         os.write(made.out, text)
         made.capture.finish()
         made.close()
-    assert b"one\xff\rtwo\n" == (tmp_path / "w.log").read_bytes()
+    assert b"one\xff\rtwo\nthree\n" == (tmp_path / "w.log").read_bytes()
+
+
+def test_lines_of_two_streams_do_not_mix(tmp_path: Path) -> None:
+    """What comes by two pipes is put together line by line."""
+    made = Worker(tmp_path)
+    for descriptor, stream, text in [
+        (made.out, "stdout", b"a"), (made.err, "stderr", b"b\n"), (made.out, "stdout", b"c\nd"),
+    ]:  # fmt: skip
+        os.write(descriptor, text)
+        made.capture.read(stream)  # type: ignore[arg-type]
+    made.capture.finish()
+    made.close()
+    assert b"b\nac\nd\n" == (tmp_path / "w.log").read_bytes()
+
+
+def test_a_full_disk_is_said_once_and_stops_nothing() -> None:
+    """A file that cannot be written any more costs the file, not the worker."""
+    out, write = os.pipe()
+    err, other = os.pipe()
+    capture = Capture(out, err, os.open("/dev/full", os.O_WRONLY))
+    for _ in range(2):
+        os.write(write, b"line\n")
+        capture.read("stdout")
+    loggers = [logger for logger, _ in said(capture)]
+    assert ["rushlight", "stdout", "stdout"] == loggers
+    capture.finish()
+    os.close(write)
+    os.close(other)
 
 
 def test_an_id_with_slashes_stays_in_the_directory(tmp_path: Path) -> None:
