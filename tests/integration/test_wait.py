@@ -1,0 +1,139 @@
+"""Waiting for tasks: until they are done, the time is over, or nobody is left to do them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from rushlight import Rush, RushWorker, WaitResult
+from rushlight.errors import ConfigError, UnknownKey
+
+
+def die_with_a_task(worker):
+    """Take a task and be killed in it."""
+    worker.pop_task(timeout=30)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_wait_ends_when_all_are_decided(rush: Rush, worker: RushWorker) -> None:
+    """Finished and failed both count; the lists keep the order given, and repeated keys."""
+    keys = worker.push_running_tasks([{"x": i} for i in range(4)])
+    asked = [keys[3], keys[0], keys[2], keys[1]]
+    found: list[WaitResult] = []
+    waiting = threading.Thread(target=lambda: found.append(rush.wait_for_tasks(asked, timeout=60)))
+    waiting.start()
+    worker.finish_tasks(keys[:2], [{"y": 1}] * 2)
+    worker.fail_tasks(keys[2:])
+    waiting.join(30)
+    (result,) = found
+    assert ([keys[0], keys[1]], [keys[3], keys[2]], []) == (result.done, result.failed, result.pending)
+    assert "done" == result.reason
+    assert result
+
+
+def test_a_wait_for_what_is_decided_returns_at_once(rush: Rush) -> None:
+    """Also with no time, and for no tasks."""
+    keys = rush.push_finished_tasks([{"x": 1}], [{"y": 1}])
+    assert WaitResult(keys, [], [], "done") == rush.wait_for_tasks(keys, timeout=0)
+    assert WaitResult([], [], [], "done") == rush.wait_for_tasks([])
+
+
+@pytest.mark.parametrize("timeout", [0, 0.2])
+def test_a_wait_ends_with_its_time(rush: Rush, worker: RushWorker, timeout: float) -> None:
+    """What is done by then is told, the rest is pending."""
+    keys = worker.push_running_tasks([{"x": 1}, {"x": 2}])
+    worker.finish_task(keys[0], {"y": 1})
+    result = rush.wait_for_tasks(keys, timeout=timeout)
+    assert WaitResult(keys[:1], [], keys[1:], "timeout") == result
+    assert not result
+
+
+def test_a_wait_before_any_worker_waits_for_them(rush: Rush, network: str) -> None:
+    """Nobody is there yet: that is no reason to give up."""
+    keys = rush.push_tasks([{"x": 1}])
+    assert "timeout" == rush.wait_for_tasks(keys, timeout=0.2).reason
+    found: list[WaitResult] = []
+    waiting = threading.Thread(target=lambda: found.append(rush.wait_for_tasks(keys, timeout=60)))
+    waiting.start()
+    with RushWorker(network) as worker:
+        worker.finish_task(worker.pop_task(timeout=30).key, {"y": 1})
+        waiting.join(30)
+    assert keys == found[0].done
+
+
+def test_a_wait_ends_when_nobody_is_left(rush: Rush) -> None:
+    """The only workers crash: their tasks failed, the rest will never be done, and the wait says so."""
+    keys = rush.push_tasks([{"x": i} for i in range(3)])
+    rush.start_workers(die_with_a_task, 2)
+    result = rush.wait_for_tasks(keys)
+    assert "no_workers" == result.reason
+    assert (keys[2:], set(keys[:2])) == (result.pending, set(result.failed))
+
+
+def test_a_wait_does_not_end_while_one_worker_lives(rush: Rush, worker: RushWorker) -> None:
+    """One of two dies: the other may still do it all."""
+    keys = rush.push_tasks([{"x": 1}, {"x": 2}])
+    rush.start_workers(die_with_a_task)
+    assert keys[:1] == rush.wait_for_tasks(keys[:1], timeout=60).failed
+    worker.finish_task(worker.pop_task().key, {"y": 1})
+    assert keys[1:] == rush.wait_for_tasks(keys, timeout=60).done
+
+
+def test_emptying_the_queue_ends_a_wait(rush: Rush, worker: RushWorker) -> None:
+    """Whoever decides the tasks: the waiter hears of it."""
+    keys = rush.push_tasks([{"x": 1}, {"x": 2}])
+    found: list[WaitResult] = []
+    waiting = threading.Thread(target=lambda: found.append(rush.wait_for_tasks(keys, timeout=60)))
+    waiting.start()
+    assert keys == rush.empty_queue()
+    waiting.join(30)
+    assert keys == found[0].failed
+
+
+def test_many_wait_at_once(rush: Rush, network: str, worker: RushWorker) -> None:
+    """Waiters on one object and on others all wake."""
+    keys = worker.push_running_tasks([{"x": i} for i in range(6)])
+    found: list[WaitResult] = []
+    with Rush(network) as other:
+        waiters = [
+            threading.Thread(target=lambda of=of, key=key: found.append(of.wait_for_tasks([key], timeout=60)))
+            for of in (rush, other)
+            for key in keys
+        ]
+        for waiter in waiters:
+            waiter.start()
+        worker.finish_tasks(keys, [{"y": 1}] * 6)
+        for waiter in waiters:
+            waiter.join(30)
+    assert ["done"] * 12 == [result.reason for result in found]
+
+
+def test_a_worker_can_wait_too(rush: Rush, worker: RushWorker) -> None:
+    """Waiting is reading, and workers read like managers."""
+    keys = rush.push_finished_tasks([{"x": 1}], [{"y": 1}])
+    assert "done" == worker.wait_for_tasks(keys, timeout=5).reason
+
+
+def test_a_wait_for_unknown_tasks_is_an_error(rush: Rush) -> None:
+    """At once, with the key."""
+    keys = rush.push_finished_tasks([{"x": 1}], [{"y": 1}])
+    with pytest.raises(UnknownKey, match="nobody") as caught:
+        rush.wait_for_tasks([*keys, "nobody"], timeout=60)
+    assert ["nobody"] == caught.value.keys
+
+
+@pytest.mark.parametrize("timeout", [-1, "soon", float("nan"), True])
+def test_a_time_that_cannot_be_is_refused(rush: Rush, timeout: object) -> None:
+    """In every wait there is."""
+    for wait in (
+        lambda: rush.wait_for_tasks([], timeout=timeout),
+        lambda: rush.fetch_new_tasks(timeout=timeout),
+        lambda: list(rush.stream(timeout=timeout)),
+        lambda: rush.wait_for_workers(0, timeout=timeout),
+        lambda: list(rush.follow_log(timeout=timeout)),
+    ):
+        with pytest.raises(ConfigError, match="timeout"):
+            wait()
