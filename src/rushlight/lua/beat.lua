@@ -7,6 +7,7 @@
 --   or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
+though_full(KEYS[1])
 local now, letters = clock(), {}
 local due = string.format('%.0f', now + tonumber(ARGV[2]))
 for i = 3, #ARGV, 2 do

@@ -1,5 +1,6 @@
 -- include: gate line claim
--- Takes up to n queued tasks for this worker and marks them running.
+-- Takes up to n queued tasks for this worker and marks them running. With n = 0 it only tells how the worker
+-- stands, and leaves no number.
 -- KEYS: control running events, then the line.
 -- ARGV: epoch, worker id, token, packed worker id, claim number, n, '1' if a bell woke the caller.
 -- Reply: {letter, queued or -1, running records, microseconds to the next delayed task or -1}, or LINE, or
@@ -8,7 +9,8 @@ local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused then return refused end
 local keys = line_keys({control = KEYS[1], running = KEYS[2], events = KEYS[3]}, 4)
 if me.line and not keys.full then return {'LINE'} end
-local values, due = claim(keys, ARGV[2], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), me, clock())
+local n, values, due = tonumber(ARGV[6]), {}, -1
+if n > 0 then values, due = claim(keys, ARGV[2], ARGV[4], tonumber(ARGV[5]), n, me, clock()) end
 -- The token this caller took wakes the next worker, if there is work left or all must hear of the drain.
 if ARGV[7] == '1' then
   local more = me.drain or redis.call('LLEN', keys.queue) > 0

@@ -3,7 +3,7 @@
 -- KEYS: control running failed failures tallies workers events, then the line, then orders.
 -- ARGV: epoch, condition, '1' for all queued, then the keys if not all.
 -- Reply: {'ok', keys that failed now}, or EPOCH.
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'drain')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = losing_keys('orders')
@@ -22,6 +22,7 @@ if ARGV[3] == '1' then
   for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do drop(string.match(entry, '^[^%z]+')) end
   for _, key in ipairs(redis.call('HKEYS', keys.queued)) do drop(key) end
   redis.call('DEL', keys.queue, keys.ranked, keys.private, keys.delayed, keys.bell, keys.waiting)
+  if c[3] then ring(keys.bell) end
 else
   for i = 4, #ARGV do
     local key = ARGV[i]

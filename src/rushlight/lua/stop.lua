@@ -8,6 +8,7 @@
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
+though_full(KEYS[1])
 local keys = losing_keys('orders')
 local now, stopped, idle, gone, failed = clock(), {}, {}, {}, {}
 for i = 5, #ARGV do

@@ -1,14 +1,15 @@
+-- include: gate
 -- What a waiter must know before it blocks, and the promise to wake it: until the deadline every change
 -- rewrites the one entry of `events`. Atomic with the look, so no change falls between.
 -- KEYS: control queued running finished failures leases events deadlines.
 -- ARGV: microseconds to keep the watch up.
 -- Reply: {epoch or '', finished, failures, queued, running, live workers, leases and deadlines run out, last
 --   event id}.
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
+local now = clock()
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local due = now + tonumber(ARGV[1])
 if c[1] and (not c[2] or tonumber(c[2]) < due) then
+  though_full(KEYS[1])
   redis.call('HSET', KEYS[1], 'watch', string.format('%.0f', due))
 end
 local until_now = string.format('%.0f', now)
@@ -16,5 +17,6 @@ local last = redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)
 return {
   c[1] or '', redis.call('LLEN', KEYS[4]), redis.call('LLEN', KEYS[5]), redis.call('HLEN', KEYS[2]),
   redis.call('HLEN', KEYS[3]), redis.call('ZCARD', KEYS[6]),
-  redis.call('ZCOUNT', KEYS[6], '-inf', until_now) + redis.call('ZCOUNT', KEYS[8], '-inf', until_now), last[1] and last[1][1] or '0-0',
+  redis.call('ZCOUNT', KEYS[6], '-inf', until_now) + redis.call('ZCOUNT', KEYS[8], '-inf', until_now),
+  last[1] and last[1][1] or '0-0',
 }

@@ -23,7 +23,9 @@ local function claim(keys, wid, worker, seq, n, me, now)
   while #values < n do
     local key, value, at, attempt = next_queued(keys, wid)
     if not key then
-      if not keys.full or redis.call('ZCARD', keys.private) == 0 then redis.call('DEL', keys.bell) end
+      -- While the network drains the token stays, for every waiter to hear of it.
+      local needed = me.drain or (keys.full and redis.call('ZCARD', keys.private) > 0)
+      if not needed then redis.call('DEL', keys.bell) end
       break
     end
     redis.call('HDEL', keys.queued, key)

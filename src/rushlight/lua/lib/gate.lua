@@ -44,6 +44,12 @@ local function clock()
   return t[1] * 1000000 + t[2]
 end
 
+-- A server whose memory is full refuses a script whose first write may take some. Renewals, orders and ends
+-- take next to none and must go on, or every worker would be lost: a write that takes none lets them pass.
+local function though_full(control)
+  redis.call('HDEL', control, '')
+end
+
 -- One entry is enough: watchers wake and read from their own cursors.
 local function announce(events, watch, now)
   if watch and tonumber(watch) > now then redis.call('XADD', events, 'MAXLEN', 1, '*', 'e', '') end

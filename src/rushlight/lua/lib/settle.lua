@@ -100,8 +100,9 @@ local function standing(keys, key, who)
   return 0, nil, at
 end
 
--- A resent verdict: was this task already decided the same way by this attempt?
-local function decided_so(keys, at, key, who, kind)
+-- A resent verdict: was this task already decided the same way by this attempt? A failure by its condition:
+-- the same attempt may have been failed by somebody else (killed, cancelled, lost).
+local function decided_so(keys, at, key, who, kind, payload)
   if at ~= '' then
     return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at), 2, #who + 1) == who and 1 or 0
   end
@@ -109,9 +110,9 @@ local function decided_so(keys, at, key, who, kind)
   local value = redis.call('HGET', keys.failed, key)
   if not value then return 0 end
   local at_size = cmsgpack.unpack_one(value, 0)
-  local at_condition, size = cmsgpack.unpack_one(value, at_size)
-  local at_record = at_condition + size
-  return string.sub(value, at_record + 1, at_record + #who) == who and 1 or 0
+  local at_condition = cmsgpack.unpack_one(value, at_size)
+  local said = payload .. who
+  return string.sub(value, at_condition + 1, at_condition + #said) == said and 1 or 0
 end
 
 local function finish(keys, key, value, payload, stamp)
@@ -156,7 +157,7 @@ local function settle(keys, wid, first, last, now)
       lapse(keys, key, value, payload, stamp, now)
       lost = lost + 1
     elseif at then
-      ours = decided_so(keys, at, key, ARGV[i + 2], kind)
+      ours = decided_so(keys, at, key, ARGV[i + 2], kind, payload)
     end
     verdicts[n] = ours
   end
