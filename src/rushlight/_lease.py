@@ -7,8 +7,8 @@ import math
 import threading
 import time
 
+from ._member import Member
 from ._store import Store
-from ._store_roster import WorkerCard
 from .errors import StoreError
 
 _log = logging.getLogger("rushlight")
@@ -21,14 +21,14 @@ class LeaseThread:
     (``start_workers``), which is a process of its own.
     """
 
-    def __init__(self, store: Store, card: WorkerCard, lease: float) -> None:
+    def __init__(self, store: Store, member: Member) -> None:
         self._store = store
-        self._member = (card.worker_id, card.token)
-        self._lease = lease
+        self._member = member
+        self._lease = member.lease
         self._wake = threading.Event()
         self._stopped = False
         self._due = math.inf
-        self._thread = threading.Thread(target=self._run, name=f"rushlight-lease-{card.worker_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"rushlight-lease-{member.card.worker_id}", daemon=True)
         self._thread.start()
 
     def due_in(self, seconds: float) -> None:
@@ -57,11 +57,13 @@ class LeaseThread:
                     self._due = math.inf
                 if now >= beat_at:
                     beat_at = now + self._lease / 3
-                    beat = self._store.beat([self._member], self._lease)
-                    if beat.letters not in ("s", "r", "d"):
+                    card = self._member.card
+                    beat = self._store.beat([(card.worker_id, card.token)], self._lease)
+                    # A lost worker comes back by itself, with its next call, under another token.
+                    if beat.letters not in ("s", "r", "d", "l"):
                         return
                     overdue = overdue or bool(beat.overdue)
                 if overdue:
                     self._store.reap()
             except StoreError as error:
-                _log.warning("worker %s could not renew its lease: %s", self._member[0], error)
+                _log.warning("worker %s could not renew its lease: %s", self._member.card.worker_id, error)

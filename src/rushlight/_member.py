@@ -6,13 +6,15 @@ worker learns it without asking. Never starts processes or threads.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ._names import random_token
 from ._records import WorkerState
 from ._scripts import MemberArgs
 from ._store import Store
@@ -22,6 +24,7 @@ from ._store_tasks import Encoded, NewTask, in_groups, pack_text, unknown_keys
 from ._wire import command, refusal
 from .errors import ConfigError, StoreError, WorkerLost
 
+_log = logging.getLogger("rushlight")
 #: Seconds a blocking wait lasts at most before the server is heard again.
 _BLOCK = 5.0
 
@@ -50,7 +53,12 @@ class _Sent:
 class Member:
     """One life of a worker in the network."""
 
-    def __init__(self, store: Store, card: WorkerCard, lease: float) -> None:
+    def __init__(
+        self, store: Store, card: WorkerCard, lease: float, on_rejoin: Callable[[], None] | None = None
+    ) -> None:
+        """``on_rejoin`` makes this worker come back under its id when it was declared lost: it hears that its
+        tasks are not its own any more. Without, a lost worker's life is over."""
+        self._on_rejoin = on_rejoin
         self.store = store
         self.card = card
         self.lease = lease
@@ -270,6 +278,21 @@ class Member:
         who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)
         return verdict.key, verdict.kind, who, verdict.payload
 
+    def _rejoin(self) -> bool:
+        """Begins a new life after having been declared lost; False where that may not be."""
+        if self._on_rejoin is None:
+            return False
+        self.card = replace(self.card, token=random_token())
+        try:
+            self.join(WorkerState.RUNNING)
+        except ConfigError:
+            # Somebody else goes by this id by now.
+            self._letter, self._on_rejoin = "l", None
+            return False
+        _log.warning("worker %s had been declared lost and has come back", self.card.worker_id)
+        self._on_rejoin()
+        return True
+
     def _write(self, pack: _Pack) -> list[Any]:
         """Sends the calls ``pack(member)`` makes, in one trip; the last reply. What it says of the worker is
         kept. After a reset of tasks only, a member goes on under the new epoch; WorkerLost where this life
@@ -281,6 +304,8 @@ class Member:
                 self._full = True
             elif reply[0] == b"EPOCH" and reply[2]:
                 self._epoch = reply[1].decode()
+            elif reply[:2] == [b"GONE", b"l"] and self._rejoin():
+                continue
             else:
                 return self._judged(reply)
         raise StoreError(f"network {self.store.network!r} is being reset over and over")
@@ -298,6 +323,8 @@ class Member:
         self._letter = reply[0].decode()
         self._drain = reply[1]
         self._told = time.monotonic()
+        if self._letter == "l":
+            self._rejoin()
         return reply
 
     def _over(self) -> WorkerLost:

@@ -40,7 +40,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
     One worker belongs to one thread at a time, like the loop that drives it; reading is thread-safe.
     Creating, finishing, failing and taking cost one round trip each, whatever the number of tasks.
     ``lease``: seconds after which a worker that went silent is declared lost and its tasks fail; renewed
-    every third of that by a thread (``heartbeat=False``: somebody else renews it).
+    every third of that by a thread (``heartbeat=False``: somebody else renews it). A worker that was declared
+    lost and is not dead comes back under its id with its next call; results of what it did before are refused.
     Raises StoreUnavailable, and ConfigError where a live worker has the id.
     """
 
@@ -67,10 +68,10 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             pid=os.getpid(),
             hostname=socket.gethostname(),
         )
-        member = Member(store, card, lease)
+        member = Member(store, card, lease, on_rejoin=self._let_all_go)
         member.join(WorkerState.RUNNING)
         self._assemble(store, member)
-        self._lease_thread = LeaseThread(store, card, lease) if heartbeat else None
+        self._lease_thread = LeaseThread(store, member) if heartbeat else None
 
     @classmethod
     def supervised(
@@ -199,6 +200,9 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             decided = [verdict.key not in reset and next(answers) for verdict in verdicts]
         self._let_go(verdicts, decided)
         return decided
+
+    def _let_all_go(self) -> None:
+        self._held.clear()
 
     def _let_go(self, verdicts: list[Verdict], decided: list[bool]) -> None:
         for verdict, ours in zip(verdicts, decided, strict=True):

@@ -456,10 +456,34 @@ def test_a_silent_worker_is_lost_and_fenced(rush: Rush, network: str) -> None:
         assert [worker.worker_id] == rush.lost_worker_ids
         assert [] == rush.detect_lost_workers()
         assert not worker.finish_task(key, {"y": 1})
-        assert worker.terminated
     (row,) = rush.fetch_failed_tasks(as_="dicts")
     assert row["condition"].startswith("Worker has crashed or was killed")
-    assert [worker.worker_id] == rush.lost_worker_ids
+
+
+def test_a_lost_worker_that_is_not_dead_comes_back(rush: Rush, network: str) -> None:
+    """With its next call it is a member again, under its id, and may do new tasks."""
+    with RushWorker(network, heartbeat=False, lease=0.3) as worker:
+        held = worker.push_running_task({"x": 1})
+        rush.wait_for_tasks([held], timeout=30)
+        assert [worker.worker_id] == rush.lost_worker_ids
+        key = worker.push_running_task({"x": 2})
+        assert [worker.worker_id] == rush.running_worker_ids
+        assert worker.finish_task(key, {"y": 2})
+        assert not worker.finish_task(held, {"y": 1})
+        assert not worker.terminated
+
+
+def test_a_lost_worker_whose_id_is_taken_stays_away(rush: Rush, network: str) -> None:
+    """Two workers never go by one id."""
+    first = RushWorker(network, worker_id="one", heartbeat=False, lease=0.3)
+    held = first.push_running_task({"x": 1})
+    rush.wait_for_tasks([held], timeout=30)
+    with RushWorker(network, worker_id="one") as second:
+        with pytest.raises(WorkerLost):
+            first.push_running_task({"x": 2})
+        assert first.terminated
+        assert second.finish_task(second.push_running_task({"x": 3}), {"y": 3})
+    first.close()
 
 
 def test_draining_tells_idle_workers(rush: Rush, worker: RushWorker) -> None:
