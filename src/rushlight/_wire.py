@@ -29,6 +29,8 @@ _PASSING = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONL
 _CHUNK = 1 << 16
 #: Posts that may be without an answer before some are waited for.
 _MOST_OWED = 128
+#: How often a call loads the scripts anew, on a server that forgets them again and again.
+_MOST_LOADS = 10
 T = TypeVar("T")
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
@@ -78,13 +80,15 @@ class Link:
     def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
         """Sends n packed commands in one trip and returns their replies, in order."""
         with self._lock:
+            loads = 0
             while True:
                 replies: list[Any] = self._insist(lambda: self._exchange(commands, n, wait))
                 fault = next((r for r in replies if isinstance(r, hiredis.ReplyError)), None)
                 if fault is None:
                     return replies
-                if not str(fault).startswith("NOSCRIPT"):
+                if not str(fault).startswith("NOSCRIPT") or loads == _MOST_LOADS:
                     raise refusal(fault, self.config)
+                loads += 1
                 self._insist(self._load_scripts)
 
     def post(self, commands: bytes, n: int) -> list[list[Any]]:
@@ -103,6 +107,14 @@ class Link:
             if self._owed:
                 self._insist(lambda: self._read_owed(0))
             return self._take_answers()
+
+    def give_up_posts(self) -> None:
+        """Forgets posts without an answer: nobody will ask for it. Each may have been carried out or not."""
+        with self._lock:
+            if self._owed:
+                self._drop()
+            self._owed.clear()
+            self._answers.clear()
 
     def _insist(self, action: Callable[[], T]) -> T:
         """Does it, on a new connection where the old one fails, for up to ``patience`` seconds."""
@@ -159,9 +171,13 @@ class Link:
     def send(self, command: bytes) -> int:
         """Sends without reading; returns the descriptor to wait on. The answer is read by ``receive``."""
         with self._lock:
-            if self._connection is None:
-                self._open(self.config.connect_timeout)
-            self._socket.sendall(command)
+            try:
+                if self._connection is None:
+                    self._open(self.config.connect_timeout)
+                self._socket.sendall(command)
+            except (redis.RedisError, OSError) as error:
+                self._drop()
+                raise unavailable(self.config, error) from error
             self.trips += 1
             descriptor: int = self._socket.fileno()
             return descriptor
@@ -171,10 +187,13 @@ class Link:
         with self._lock:
             if self._socket is None:
                 raise unavailable(self.config, ConnectionError("the connection is closed"))
-            data = self._socket.recv(_CHUNK)
-            if not data:
+            try:
+                data = self._socket.recv(_CHUNK)
+                if not data:
+                    raise ConnectionError("the server closed the connection")
+            except OSError as error:
                 self._drop()
-                raise unavailable(self.config, ConnectionError("the server closed the connection"))
+                raise unavailable(self.config, error) from error
             self._reader.feed(data)
             reply = self._reader.gets()
             if isinstance(reply, hiredis.ReplyError):
