@@ -6,6 +6,7 @@ worker learns it without asking. Never starts processes or threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ from ._store_reads import packed_worker
 from ._store_roster import WorkerCard, WorkerEnd
 from ._store_tasks import Encoded, NewTask, in_groups, pack_text, unknown_keys
 from ._wire import command, refusal
-from .errors import ConfigError, StoreError, WorkerLost
+from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
 
 _log = logging.getLogger("rushlight")
 #: Seconds a blocking wait lasts at most before the server is heard again.
@@ -68,7 +69,9 @@ class Member:
         self._letter = "s"
         self._drain = -1
         self._told = 0.0
-        self._number = 0
+        #: Numbers of the last claim that was answered, and of the last that was asked for.
+        self._number = self._asked = 0
+        self._sure = True
         self._queue_empty = False
         self._drain_heard = False
         self._due = math.inf
@@ -111,7 +114,8 @@ class Member:
 
     def _refresh(self) -> None:
         if not self.gone and time.monotonic() - self._told > 1.0:
-            self._claim(0, woken=False)
+            with contextlib.suppress(WorkerLost):
+                self._write(lambda member: [self.store.scripts.claim(member, self._worker, 0, 0, False)])
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -163,15 +167,14 @@ class Member:
     def settle_and_claim(self, verdict: Verdict, spilled: dict[str, bytes]) -> tuple[bool, list[bytes]]:
         """Settles one task and takes the next without waiting for one."""
         told = self._told_of(verdict)
-        self._number += 1
-        number = self._number
+        number = self._next_number()
 
         def pack(member: MemberArgs) -> list[bytes]:
             call = self.store.scripts.settle_claim(member, told, self._worker, number)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
         reply = self._write(pack)
-        self._learn_of_queue(1, reply[3], reply[4])
+        self._learn_of_queue(1, reply[3], reply[4], number)
         return bool(reply[2][0]), reply[3]
 
     def claim(self, n: int, timeout: float) -> list[bytes]:
@@ -203,8 +206,7 @@ class Member:
         return first
 
     def _claim(self, n: int, *, woken: bool) -> list[bytes]:
-        self._number += 1
-        number = self._number
+        number = self._next_number()
         try:
             reply = self._write(
                 lambda member: [self.store.scripts.claim(member, self._worker, number, n, woken)]
@@ -212,14 +214,23 @@ class Member:
         except WorkerLost:
             return []
         values: list[bytes] = reply[2]
-        self._learn_of_queue(n, values, reply[3])
+        self._learn_of_queue(n, values, reply[3], number)
         return values
 
-    def _learn_of_queue(self, n: int, values: list[bytes], due: int) -> None:
+    def _next_number(self) -> int:
+        """A claim that was given up without an answer is asked again under its number: the server may have
+        carried it out, and then answers with the same tasks."""
+        number = self._number + 1
+        self._sure = self._asked != number
+        self._asked = number
+        return number
+
+    def _learn_of_queue(self, n: int, values: list[bytes], due: int, number: int) -> None:
         """What a claim of n told: whether more is queued, and when a delayed task becomes due. Where tasks
-        wait for a time or for one worker, an empty claim says nothing of the next."""
-        if n:
-            self._queue_empty = len(values) < n and not self._full
+        wait for a time or for one worker, an empty claim says nothing of the next; nor does an answer that
+        may be that of an earlier call."""
+        self._number = number
+        self._queue_empty = self._sure and len(values) < n and not self._full
         self._due = time.monotonic() + due / 1e6 if due >= 0 else math.inf
 
     def _wait_for_bell(self, seconds: float) -> bool:
@@ -251,7 +262,12 @@ class Member:
     def end_behind(self) -> None:
         """Waits for all replies and raises the first error among them."""
         behind, self._behind = self._behind or deque(), None
-        self._hear_behind(behind, self.store.link.await_posts())
+        try:
+            answers = self.store.link.await_posts()
+        except BaseException:
+            self.store.link.give_up_posts()
+            raise
+        self._hear_behind(behind, answers)
 
     def _send_ahead(self, pack: _Pack, late: Callable[[list[bool]], None] | None) -> None:
         calls = pack((self._epoch, self.card.worker_id, self.card.token, self._full))
@@ -260,17 +276,28 @@ class Member:
         self._hear_behind(behind, self.store.link.post(b"".join(calls), len(calls)))
 
     def _hear_behind(self, behind: deque[_Sent], answers: list[list[Any]]) -> None:
+        trouble: StoreError | UnknownKey | WorkerLost | None = None
         for replies in answers:
             sent = behind.popleft()
-            reply = replies[-1]
-            for fault in replies:
-                if isinstance(fault, Exception):
-                    raise refusal(fault, self.store.config)
-            # After a reset of tasks only, or the first use of more than the plain queue, it is made again.
-            anew = reply[0] == b"LINE" or (reply[0] == b"EPOCH" and reply[2])
-            reply = self._write(sent.pack) if anew else self._judged(reply)
+            try:
+                reply = self._hear_late(sent, replies)
+            except (StoreError, UnknownKey, WorkerLost) as error:
+                # The others have answers too, and who waits for them.
+                trouble = trouble or error
+                continue
             if sent.late is not None:
                 sent.late([bool(decided) for decided in reply[2]])
+        if trouble is not None:
+            raise trouble
+
+    def _hear_late(self, sent: _Sent, replies: list[Any]) -> list[Any]:
+        reply: list[Any] = replies[-1]
+        for fault in replies:
+            if isinstance(fault, Exception):
+                raise refusal(fault, self.store.config)
+        # After a reset of tasks only, or the first use of more than the plain queue, it is made again.
+        anew = reply[0] == b"LINE" or (reply[0] == b"EPOCH" and reply[2])
+        return self._write(sent.pack) if anew else self._judged(reply)
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -303,7 +330,8 @@ class Member:
             if reply[0] == b"LINE":
                 self._full = True
             elif reply[0] == b"EPOCH" and reply[2]:
-                self._epoch = reply[1].decode()
+                # Logs are written under the store's.
+                self._epoch = self.store.epoch = reply[1].decode()
             elif reply[:2] == [b"GONE", b"l"] and self._rejoin():
                 continue
             else:
