@@ -187,7 +187,7 @@ class Member:
         while not self.gone:
             if not self._queue_empty or woken or timeout <= 0:
                 values = self._claim(n, woken=woken)
-                if values or self._letter == "d" or self._drains_first():
+                if values or self._letter not in ("s", "r") or self._drains_first():
                     return values
             left = deadline - time.monotonic()
             if left <= 0:
