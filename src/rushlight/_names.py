@@ -6,21 +6,21 @@ import itertools
 import os
 import secrets
 
-_ADJECTIVES = (
+_ADJECTIVES = (  # noqa: SIM905 - a list of quoted words would fill a page
     "able amber brave bright brisk calm clear clever cosy crisp curly daring deft eager early fair fleet "
     "fond frank free fresh gentle glad golden grand green happy hardy honest humble jolly keen kind late "
     "light little lively loyal lucky mellow merry mild neat nimble noble patient plain plucky polite proud "
     "quick quiet rapid ready rosy royal sharp shy silent silver sleek smart snug sober solid spry steady "
     "still sunny sweet swift tall tender tidy tiny true vivid warm wary wild wise witty young zesty"
-).split()  # noqa: SIM905 - a list of quoted words would fill a page
-_ANIMALS = (
+).split()
+_ANIMALS = (  # noqa: SIM905 - as above
     "ant badger bat bear beaver bee bison boar camel cat civet crab crane crow deer dingo dove duck eagle "
     "eel egret elk falcon ferret finch fox frog gecko goat goose gull hare hawk hen heron horse ibex ibis "
     "jackal jay koala lark lemur lion lizard llama lynx magpie marten mole moose moth mouse newt ocelot orca "
     "oryx otter owl panda parrot perch pigeon pike plover pony puffin quail rabbit raven robin salmon seal "
     "shrew skunk sloth snail sparrow squid stoat stork swan swift tapir tern tiger toad trout turtle viper "
     "vole walrus wasp weasel whale wolf wombat wren yak zebra"
-).split()  # noqa: SIM905 - as above
+).split()
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
 
 
