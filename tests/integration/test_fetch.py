@@ -64,7 +64,8 @@ def test_an_empty_network_has_tables(rush: Rush, form: str) -> None:
     table = rush.fetch_finished_tasks(as_=form)
     assert isinstance(table, FORMS[form])
     assert 0 == len(table)
-    assert ["key", "worker_id", "created_at", "started_at", "finished_at"] == rush.fetch_finished_tasks().columns
+    always = ["key", "worker_id", "created_at", "started_at", "finished_at"]
+    assert always == rush.fetch_finished_tasks().columns
     assert isinstance(rush.fetch_workers(as_=form), FORMS[form])
 
 
@@ -268,5 +269,5 @@ def test_a_stream_that_is_left_early_loses_nothing(rush: Rush, worker: RushWorke
 def test_a_form_nobody_has_is_refused(rush: Rush, bad: object) -> None:
     """The error names the form and those there are."""
     for fetch in (rush.fetch_tasks, rush.fetch_finished_tasks, rush.fetch_queued_tasks, rush.fetch_new_tasks):
-        with pytest.raises(ConfigError, match="polars.*tasks"):
+        with pytest.raises(ConfigError, match=r"polars.*tasks"):
             fetch(as_=bad)

@@ -28,7 +28,7 @@ def talk(worker):
 
 
 def say(rush: Rush, *texts: str, level: int = logging.INFO) -> None:
-    """Have the workers log, and wait until all is in the log: errors are sent at once, with what was before."""
+    """Have the workers log, and wait until it is in the log: errors are sent at once, with what was before."""
     keys = rush.push_tasks([{"say": text, "level": level} for text in texts])
     keys += rush.push_tasks([{"say": "that was it", "level": logging.ERROR}])
     assert "done" == rush.wait_for_tasks(keys, timeout=60).reason
@@ -46,7 +46,8 @@ def test_logged_messages_are_a_table(rush: Rush) -> None:
     table = rush.read_log()
     assert COLUMNS == table.columns
     rows = table.filter(pl.col("logger") == "lab.bench").to_dicts()
-    assert [("one", "INFO"), ("two", "INFO"), ("that was it", "ERROR")] == [(r["msg"], r["level"]) for r in rows]
+    said = [(row["msg"], row["level"]) for row in rows]
+    assert [("one", "INFO"), ("two", "INFO"), ("that was it", "ERROR")] == said
     assert {worker_id} == {row["worker_id"] for row in rows}
     assert all("talk" in row["caller"] and row["timestamp"] > 1e9 for row in rows)
     assert sorted(table["timestamp"]) == table["timestamp"].to_list()

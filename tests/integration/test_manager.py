@@ -139,7 +139,10 @@ def test_one_extra_serves_all_tasks_or_each_has_its_own(rush: Rush) -> None:
 def test_tasks_are_created_finished(rush: Rush) -> None:
     """A warm start: results known from before, with both kinds of extras, and no worker."""
     keys = rush.push_finished_tasks(
-        [{"x": 1}, {"x": 2}], [{"y": 10}, {"y": 20}], xs_extra={"source": "archive"}, ys_extra=[{"t": 1}, {"t": 2}]
+        [{"x": 1}, {"x": 2}],
+        [{"y": 10}, {"y": 20}],
+        xs_extra={"source": "archive"},
+        ys_extra=[{"t": 1}, {"t": 2}],
     )
     assert (0, 0, 2, 0) == counts(rush)
     rows = rush.fetch_finished_tasks(as_="dicts")

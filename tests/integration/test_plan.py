@@ -93,13 +93,14 @@ def test_the_planned_url_is_used(network: str, server: redis.Redis, monkeypatch:
 
 def test_a_plan_checks_its_server_at_once(network: str) -> None:
     """A server that is not there is found out where the plan is made, not where it is used."""
-    with pytest.raises(StoreUnavailable, match="127.0.0.1:1"):
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1"):
         plan(url="redis://127.0.0.1:1/0")
     assert not plan.is_set()
 
 
 @pytest.mark.parametrize(
-    "bad", [{"n_workers": 0}, {"n_workers": "many"}, {"start_timeout": -1}, {"url": "http://x"}, {"secret": "short"}]
+    "bad",
+    [{"n_workers": 0}, {"n_workers": "x"}, {"start_timeout": -1}, {"url": "http://x"}, {"secret": "short"}],
 )
 def test_a_plan_that_cannot_be_is_refused(network: str, bad: dict[str, object]) -> None:
     """The error names the argument, and the plan before stays."""

@@ -253,7 +253,7 @@ def test_a_wait_for_those_who_came_returns(rush: Rush, worker: RushWorker) -> No
 
 
 def test_a_wait_for_tasks_knows_of_workers_to_come(rush: Rush, wait_until: Wait) -> None:
-    """The last workers have left, the next are being started (again): the wait goes on until they are done."""
+    """The last workers have left, the next are being started (again): the wait goes on until all is done."""
 
     def one_task(worker):
         task = worker.pop_task(timeout=30)
@@ -512,6 +512,15 @@ def test_strangers_cannot_be_restarted(rush: Rush, worker: RushWorker) -> None:
     with pytest.raises(ConfigError, match=worker.worker_id):
         rush.restart_workers([worker.worker_id])
     assert [worker.worker_id] == rush.running_worker_ids
+
+
+def test_a_restart_that_cannot_be_kills_nobody(rush: Rush) -> None:
+    """A launcher that is not there is noticed before the worker is stopped."""
+    ids = rush.start_workers(stay)
+    rush.wait_for_workers(1)
+    with pytest.raises(ConfigError, match="rocket"):
+        rush.restart_workers(ids, launcher="rocket")
+    assert ids == rush.running_worker_ids
 
 
 def test_counts_and_ids_agree(rush: Rush, worker: RushWorker, wait_until: Wait) -> None:

@@ -1,0 +1,295 @@
+"""What cannot be is refused: with the value, the place and a way out, before anything is written."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from rushlight import Rush, RushWorker
+from rushlight._server import find_binary
+from rushlight.errors import (
+    ConfigError,
+    EncodeError,
+    RushlightError,
+    StoreError,
+    StoreUnavailable,
+    UnknownKey,
+)
+
+Call = Callable[[Rush, RushWorker], Any]
+
+
+def contents(server: redis.Redis, network: str) -> dict[bytes, bytes]:
+    """Everything stored for a network, but leases, which time alone renews."""
+    keys = [key for key in server.scan_iter(count=1000) if network.encode() in key]
+    return {key: server.dump(key) for key in sorted(keys) if not key.endswith(b":leases")}
+
+
+def loop(worker):
+    """A loop that can be started."""
+    worker.pop_task(timeout=60)
+
+
+class Unpicklable:
+    """Something with a lock inside."""
+
+    def __init__(self) -> None:
+        self.layers = [1, threading.Lock()]
+
+
+#: What is called, and what the error must speak of.
+REFUSED: dict[str, tuple[Call, str]] = {
+    "a dict is no batch": (lambda r, w: r.push_tasks({"x": 1}), r"xss.*list of dicts.*\[xs\]"),
+    "a text is no batch": (lambda r, w: r.push_tasks("abc"), r"xss.*str 'abc'"),
+    "a number is no batch": (lambda r, w: r.push_tasks(5), r"xss.*int 5"),
+    "a list is no task": (lambda r, w: r.push_tasks([{"x": 1}, [2]]), r"xss\[1\].*list \[2\]"),
+    "names are text": (lambda r, w: r.push_tasks([{1: 2}]), r"xss\[0\].*1 \(int\)"),
+    "extras differ in number": (
+        lambda r, w: r.push_tasks([{}, {}], xs_extra=[{}]),
+        r"xs_extra has 1.*xss has 2",
+    ),
+    "extras are dicts": (lambda r, w: r.push_tasks([{}], xs_extra=[3]), r"xs_extra\[0\].*int 3"),
+    "extras are no text": (lambda r, w: r.push_tasks([{}], xs_extra="e"), r"xs_extra.*'e'"),
+    "retries are whole": (lambda r, w: r.push_tasks([{}], max_retries=1.5), r"max_retries.*1\.5"),
+    "retries are not negative": (lambda r, w: r.push_tasks([{}], max_retries=-1), r"max_retries=-1"),
+    "retries differ in number": (
+        lambda r, w: r.push_tasks([{}], max_retries=[1, 2]),
+        r"max_retries has 2.*xss",
+    ),
+    "results differ in number": (lambda r, w: r.push_finished_tasks([{}, {}], [{}]), r"yss has 1.*xss has 2"),
+    "result extras differ in number": (
+        lambda r, w: r.push_finished_tasks([{}], [{}], ys_extra=[{}, {}]),
+        r"ys_extra has 2.*xss has 1",
+    ),
+    "conditions differ in number": (
+        lambda r, w: r.push_failed_tasks([{}], ["a", "b"]),
+        r"conditions has 2.*xss",
+    ),
+    "a number is no condition": (lambda r, w: r.push_failed_tasks([{}], [7]), r"condition.*int 7"),
+    "a condition has a message": (lambda r, w: r.push_failed_tasks([{}], {"text": "a"}), r"'message'"),
+    "a state nobody has": (
+        lambda r, w: r.fetch_tasks(["done"]),
+        r"'done'.*queued, running, finished, failed",
+    ),
+    "keys of a state nobody has": (lambda r, w: r.keys("done"), r"'done'.*queued"),
+    "states are a list": (lambda r, w: r.fetch_tasks(4), r"states.*int 4"),
+    "keys are a list": (lambda r, w: r.states("abc"), r"keys.*list.*'abc'"),
+    "keys are text": (lambda r, w: r.states(["a", 3]), r"keys\[1\].*int 3"),
+    "a key is text": (lambda r, w: r.task(3), r"key.*int 3"),
+    "a wait for one key": (lambda r, w: r.wait_for_tasks("abc"), r"keys.*'abc'"),
+    "fields are a list": (lambda r, w: r.fetch_tasks(fields="x"), r"fields"),
+    "fields are text": (lambda r, w: r.fetch_tasks(fields=[1]), r"fields"),
+    "workers are a list": (lambda r, w: r.stop_workers(worker_ids="w"), r"worker_ids.*'w'"),
+    "a way to stop nobody knows": (lambda r, w: r.stop_workers("softly"), r"'softly'.*kill.*terminate"),
+    "a loop is a function": (lambda r, w: r.start_workers("loop"), r"loop.*'loop'"),
+    "at least one worker": (lambda r, w: r.start_workers(loop, 0), r"n_workers=0"),
+    "workers are counted": (lambda r, w: r.start_workers(loop, "4"), r"n_workers='4'"),
+    "arguments are a dict": (lambda r, w: r.start_workers(loop, kwargs=[1]), r"kwargs.*list \[1\]"),
+    "globals are a dict": (lambda r, w: r.start_workers(loop, globals=[1]), r"globals.*list \[1\]"),
+    "packages are a list": (lambda r, w: r.start_workers(loop, packages="numpy"), r"packages.*'numpy'"),
+    "a lease is positive": (lambda r, w: r.start_workers(loop, lease=0), r"lease=0"),
+    "restarts are counted": (lambda r, w: r.start_workers(loop, max_restarts=-1), r"max_restarts=-1"),
+    "a policy nobody knows": (lambda r, w: r.start_workers(loop, on_lost="cry"), r"'cry'.*fail.*requeue"),
+    "a launcher nobody knows": (lambda r, w: r.start_workers(loop, launcher="rocket"), r"rocket"),
+    "a launcher is no number": (lambda r, w: r.start_workers(loop, launcher=3), r"launcher"),
+    "restarting what nobody launched": (
+        lambda r, w: r.restart_workers([w.worker_id]),
+        r"not started by a launcher",
+    ),
+    "a log level nobody knows": (lambda r, w: r.start_workers(loop, log_level="chatty"), r"'chatty'"),
+    "a directory that is not there": (lambda r, w: r.start_workers(loop, log_dir="/no/dir"), r"/no/dir"),
+    "results differ in number from keys": (
+        lambda r, w: w.finish_tasks([r.keys()[0]], []),
+        r"yss has 0.*keys has 1",
+    ),
+    "a result is a dict": (lambda r, w: w.finish_task(r.keys()[0], 3), r"ys.*int 3"),
+    "a task is a dict": (lambda r, w: w.push_running_task([1]), r"xs.*list \[1\]"),
+    "none is less than one": (lambda r, w: w.pop_tasks(0), r"n=0"),
+    "time is a number": (lambda r, w: w.pop_task(timeout="1"), r"timeout='1'"),
+    "a step takes a pair": (lambda r, w: w.step(finish="key", push={}), r"finish.*'key'"),
+    "a step takes a dict": (lambda r, w: w.step(finish=(r.keys()[0], {}), push=1), r"push.*int 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_arguments_are_refused(
+    rush: Rush, worker: RushWorker, network: str, server: redis.Redis, case: str
+) -> None:
+    """A ConfigError, which is a ValueError, that speaks of what was wrong; the server holds what it held."""
+    call, spoken = REFUSED[case]
+    rush.push_tasks([{"x": 1}])
+    before = contents(server, network)
+    with pytest.raises(ConfigError, match=spoken) as caught:
+        call(rush, worker)
+    assert isinstance(caught.value, ValueError)
+    assert before == contents(server, network)
+
+
+#: Calls with a task or worker the network does not have.
+UNKNOWN: dict[str, Call] = {
+    "finish": lambda r, w: w.finish_task("ghost", {}),
+    "finish one of two": lambda r, w: w.finish_tasks([r.keys()[0], "ghost"], [{}, {}]),
+    "fail": lambda r, w: w.fail_task("ghost"),
+    "step": lambda r, w: w.step(finish=("ghost", {}), push={}),
+    "finish and pop": lambda r, w: w.finish_and_pop("ghost", {}),
+    "task": lambda r, w: r.task("ghost"),
+    "wait": lambda r, w: r.wait_for_tasks(["ghost"]),
+    "stop": lambda r, w: r.stop_workers("terminate", ["ghost"]),
+    "restart": lambda r, w: r.restart_workers(["ghost"]),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_unknown_keys_are_named(
+    rush: Rush, worker: RushWorker, network: str, server: redis.Redis, case: str
+) -> None:
+    """An UnknownKey, which is a KeyError, with the keys; nothing is changed, created or taken."""
+    rush.push_tasks([{"x": 1}])
+    worker.push_running_task({"x": 2})
+    before = [rush.counts(), rush.worker_info["state"].to_list()]
+    with pytest.raises(UnknownKey, match="'ghost'") as caught:
+        UNKNOWN[case](rush, worker)
+    assert isinstance(caught.value, KeyError)
+    assert ["ghost"] == caught.value.keys
+    assert before == [rush.counts(), rush.worker_info["state"].to_list()]
+
+
+#: Calls with a value that cannot be stored, and the path the error must name.
+UNSTORABLE: dict[str, tuple[Call, str]] = {
+    "an input": (
+        lambda r, w: r.push_tasks([{"a": 1}, {"model": Unpicklable()}]),
+        r'xs\["model"\]\.layers\[1\].*task 2 of 2',
+    ),
+    "an extra": (lambda r, w: r.push_tasks([{}], xs_extra={"e": [Unpicklable()]}), r'xs_extra\["e"\]\[0\]'),
+    "a result": (lambda r, w: r.push_finished_tasks([{}], [{"y": Unpicklable()}]), r'ys\["y"\]\.layers\[1\]'),
+    "a worker's input": (lambda r, w: w.push_running_task({"x": Unpicklable()}), r'\["x"\]\.layers\[1\]'),
+    "a condition": (lambda r, w: r.push_failed_tasks([{}], {"message": "a", "b": Unpicklable()}), r'\["b"\]'),
+    "a loop": (lambda r, w: r.start_workers(Unpicklable().__init__), r"loop.*lock"),
+    "an argument": (lambda r, w: r.start_workers(loop, kwargs={"m": Unpicklable()}), r'\["m"\]\.layers\[1\]'),
+    "a global": (lambda r, w: r.start_workers(loop, globals={"g": Unpicklable()}), r'\["g"\]\.layers\[1\]'),
+}
+
+
+@pytest.mark.parametrize("case", UNSTORABLE)
+def test_what_cannot_be_stored_is_named_by_its_path(
+    rush: Rush, worker: RushWorker, network: str, server: redis.Redis, case: str
+) -> None:
+    """An EncodeError says where in the value the culprit sits; of the whole batch nothing is written."""
+    call, path = UNSTORABLE[case]
+    before = contents(server, network)
+    with pytest.raises(EncodeError, match=path):
+        call(rush, worker)
+    assert before == contents(server, network)
+
+
+@pytest.mark.parametrize(
+    ("url", "spoken"),
+    [
+        ("http://host", "http"),
+        ("localhost:6379", "scheme"),
+        ("redis://host:port/0", "port"),
+        ("unix://", "path"),
+        ("redis+sentinel://host:26379", "service"),
+        (6379, "6379"),
+    ],
+)
+def test_urls_that_cannot_be_are_refused(network: str, url: Any, spoken: str) -> None:
+    """What is wrong with it, and what would be right."""
+    with pytest.raises(ConfigError, match=spoken):
+        Rush(network, url)
+
+
+def test_a_password_in_a_bad_url_is_not_shown(network: str) -> None:
+    """Not even where the URL makes no sense."""
+    for url in ("http://me:hush@host", "redis://me:hush@host:port/0", "redis://:hush@127.0.0.1:1/0"):
+        with pytest.raises(RushlightError) as caught:
+            Rush(network, url)
+        assert "hush" not in str(caught.value)
+        assert "hush" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "unix:///nowhere/at/all.sock", "rediss://127.0.0.1:1/0"]
+)
+def test_a_server_that_is_not_there_is_told(network: str, url: str) -> None:
+    """StoreUnavailable with the address; trying again may help."""
+    with pytest.raises(StoreUnavailable) as caught:
+        Rush(network, url, connect_timeout=2)
+    assert url in str(caught.value)
+    assert caught.value.address == url
+    assert caught.value.transient
+    with pytest.raises(StoreUnavailable):
+        RushWorker(network, url)
+
+
+def test_a_database_that_is_not_there_is_told(network: str, server: redis.Redis) -> None:
+    """The server's own words, as one of our errors."""
+    path = server.connection_pool.connection_kwargs["path"]
+    with pytest.raises(StoreError, match=r"index|range"):
+        Rush(network, f"unix://{path}?db=9999")
+
+
+@pytest.mark.parametrize("secret", ["short", b"", 12345678, "hex:zz"])
+def test_a_secret_that_cannot_be_is_refused(network: str, secret: Any) -> None:
+    """Without showing it."""
+    with pytest.raises(ConfigError, match="secret") as caught:
+        Rush(network, secret=secret)
+    assert "short" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["connect_timeout", "timeout", "patience"])
+@pytest.mark.parametrize("value", [-1, "long", None])
+def test_limits_that_cannot_be_are_refused(network: str, limit: str, value: Any) -> None:
+    """Seconds are numbers, at least zero."""
+    with pytest.raises(ConfigError, match=limit):
+        Rush(network, **{limit: value})
+
+
+@pytest.fixture
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that may use little more memory than it needs to be there."""
+    folder = Path("/tmp") / f"rl-small-{threading.get_ident()}"
+    folder.mkdir()
+    socket = folder / "s"
+    server = subprocess.Popen(
+        [find_binary(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        client = redis.Redis(
+            unix_socket_path=str(socket), retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 100)
+        )
+        client.ping()
+        client.config_set("maxmemory-policy", "noeviction")
+        yield f"unix://{socket}"
+        client.close()
+    finally:
+        server.kill()
+        server.wait()
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def test_a_full_server_is_told_and_nothing_is_half_written(small_server: str, home: object) -> None:
+    """A push that does not fit fails as a whole, with the server's reason; what was there can still be read,
+    and is taken up again when there is room."""
+    client = redis.Redis(unix_socket_path=small_server.removeprefix("unix://"))
+    with Rush("full", small_server) as rush:
+        (key,) = rush.push_tasks([{"x": 1}])
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 1)
+        with pytest.raises(StoreError, match="maxmemory"):
+            rush.push_tasks([{"x": "a" * 1000} for _ in range(1000)])
+        assert [key] == rush.keys()
+        client.config_set("maxmemory", 0)
+        rush.push_tasks([{"x": 2}])
+        assert 2 == rush.n_queued_tasks
+        rush.reset()
+    assert 0 == client.dbsize()
+    client.close()
