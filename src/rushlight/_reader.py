@@ -108,7 +108,7 @@ class TaskReader:
                 known = len(self._finished)
             standing = self._watch(left)
             if standing.finished == known and standing.epoch == self._read_epoch:
-                self._store.wait_event(standing.event, min(left, _BLOCK))
+                self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
 
     def _fetch_one(self, state: TaskState, fields: Sequence[str] | None, as_: str) -> Any:
         check_request(as_, fields)
@@ -238,7 +238,7 @@ class TaskReader:
             left = _left(deadline)
             if left <= 0:
                 return _wait_result(wanted, states, "timeout")
-            self._store.wait_event(standing.event, min(left, _BLOCK))
+            self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
             before, standing = standing, self._watch(left)
             if standing.epoch != epoch:
                 raise DataMissing(f"network {self._store.network!r} was reset during the wait", keys=pending)
@@ -278,8 +278,11 @@ class TaskReader:
             if left <= 0:
                 return
             standing = self._watch(left)
-            if (standing.finished, standing.failures) == self._streamed and standing.epoch == self._read_epoch:
-                self._store.wait_event(standing.event, min(left, _BLOCK))
+            if (
+                standing.finished,
+                standing.failures,
+            ) == self._streamed and standing.epoch == self._read_epoch:
+                self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
 
     def _read_stream(self) -> None:
         with self._reading:
@@ -330,9 +333,7 @@ def _stated(view: View) -> list[StatedRow]:
     ]
 
 
-def _wait_result(
-    wanted: list[str], states: dict[str, TaskState | None], reason: Any
-) -> WaitResult:
+def _wait_result(wanted: list[str], states: dict[str, TaskState | None], reason: Any) -> WaitResult:
     by_state: dict[TaskState | None, list[str]] = {}
     for key in wanted:
         by_state.setdefault(states[key], []).append(key)

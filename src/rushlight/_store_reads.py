@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a waiter sees before it blocks; ``event`` is where it goes on listening."""
+    """What a waiter sees before it blocks; ``event`` is where it goes on listening, ``next_due`` in how many
+    seconds the next lease or time limit runs out."""
 
     epoch: str
     finished: int
@@ -43,6 +45,7 @@ class Standing:
     live_workers: int
     overdue: int
     event: str
+    next_due: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,12 @@ class ReadVerbs(StoreBase):
 
     def watch(self, seconds: float) -> Standing:
         """How things stand, and the promise that ``wait_event`` returns at the next change within ``seconds``."""
-        epoch, finished, failures, queued, running, live, overdue, event = self.link.call(
-            self.scripts.watch(int(seconds * 1e6))
-        )
+        epoch, *numbers, event, due = self.link.call(self.scripts.watch(int(seconds * 1e6)))
+        finished, failures, queued, running, live, overdue = numbers
+        # A little later, so that it has run out by then.
+        next_due = due / 1e6 + 0.002 if due >= 0 else math.inf
         return Standing(
-            epoch.decode(), finished, failures, queued, running, live, overdue, event.decode()
+            epoch.decode(), finished, failures, queued, running, live, overdue, event.decode(), next_due
         )
 
     def wait_event(self, after: str, seconds: float) -> bool:

@@ -28,7 +28,7 @@ def talk(worker):
 
 
 def say(rush: Rush, *texts: str, level: int = logging.INFO) -> None:
-    """Have the workers log, and wait until it is in the log: errors are sent at once, with what was before."""
+    """Have the workers log, and wait until it is in the log: errors go at once, with what was before."""
     keys = rush.push_tasks([{"say": text, "level": level} for text in texts])
     keys += rush.push_tasks([{"say": "that was it", "level": logging.ERROR}])
     assert "done" == rush.wait_for_tasks(keys, timeout=60).reason

@@ -4,7 +4,7 @@
 -- KEYS: control queued running finished failures leases events deadlines.
 -- ARGV: microseconds to keep the watch up.
 -- Reply: {epoch or '', finished, failures, queued, running, live workers, leases and deadlines run out, last
---   event id}.
+--   event id, microseconds until the next of them runs out or -1}.
 local now = clock()
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local due = now + tonumber(ARGV[1])
@@ -13,10 +13,16 @@ if c[1] and (not c[2] or tonumber(c[2]) < due) then
   redis.call('HSET', KEYS[1], 'watch', string.format('%.0f', due))
 end
 local until_now = string.format('%.0f', now)
+local next_due = -1
+for _, key in ipairs({KEYS[6], KEYS[8]}) do
+  local first = redis.call('ZRANGEBYSCORE', key, '(' .. until_now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local left = first[2] and tonumber(first[2]) - now
+  if left and (next_due < 0 or left < next_due) then next_due = left end
+end
 local last = redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)
 return {
   c[1] or '', redis.call('LLEN', KEYS[4]), redis.call('LLEN', KEYS[5]), redis.call('HLEN', KEYS[2]),
   redis.call('HLEN', KEYS[3]), redis.call('ZCARD', KEYS[6]),
   redis.call('ZCOUNT', KEYS[6], '-inf', until_now) + redis.call('ZCOUNT', KEYS[8], '-inf', until_now),
-  last[1] and last[1][1] or '0-0',
+  last[1] and last[1][1] or '0-0', next_due,
 }
