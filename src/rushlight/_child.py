@@ -121,6 +121,7 @@ def _prepare(job: ChildJob) -> Ready:
     """Everything before the loop's first line; what fails here is a failed start."""
     store = Store(job.config, job.network)
     spec = job.spec or load_spec(store, job.spec_id)
+    store.large.serve_worker(spec.large_object_dir)
     member = Member(store, replace(job.card, pid=os.getpid()), spec.lease)
     # Registered already; said again so that this connection knows the network's epoch.
     member.join(WorkerState.STARTING)

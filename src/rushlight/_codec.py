@@ -65,6 +65,7 @@ class Codec:
                     return self._encode_each(fields, where, spilled)
                 if len(data) <= self.spill_size:
                     return data
+                del data  # it may be large, and each column is encoded again
         return self._encode_each(fields, where, spilled)
 
     def _encode_each(self, fields: Mapping[str, Any], where: str, spilled: dict[str, bytes]) -> bytes:
@@ -86,7 +87,7 @@ class Codec:
                 return element(value, where, self.trust)
         return element(value, f"{where}[{label(name)}]", self.trust)
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes | bytearray) -> Any:
         """The value of one element; spilled values as ``Spilled``. Raises CodecError or MissingExtra."""
         try:
             return self._decode(data)
@@ -95,7 +96,7 @@ class Codec:
         except Exception as error:
             raise _undecodable(error, data) from error
 
-    def decode_spilled(self, reference: Spilled, data: bytes | None) -> Any:
+    def decode_spilled(self, reference: Spilled, data: bytes | bytearray | None) -> Any:
         """The value stored apart. Raises DataMissing for None, DecodeError for bytes that were not stored."""
         if data is None:
             message = f"a value of {reference.size} bytes that was stored apart is gone from the server"
@@ -268,7 +269,7 @@ def _header(count: int, small: int, large: int) -> bytes:
     return bytes([large + 1]) + count.to_bytes(4, "big")
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | bytearray) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -276,7 +277,7 @@ def _all(value: object, found: Iterator[object]) -> bool:
     return set(found) <= {value}
 
 
-def _undecodable(error: Exception, data: bytes) -> DecodeError:
+def _undecodable(error: Exception, data: bytes | bytearray) -> DecodeError:
     reason = str(error) or "nested too deeply"
     return DecodeError(f"a value cannot be read: {type(error).__name__}: {reason}", data=bytes(data[:_SHOWN]))
 

@@ -56,6 +56,7 @@ class StoreConfig:
     patience: float = 30.0
     secret: bytes | None = field(default=None, repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
+    large_object_dir: str | None = None
 
     @classmethod
     def find(cls, url: str | None = None, secret: str | bytes | None = None, **settings: Any) -> StoreConfig:
@@ -71,6 +72,9 @@ class StoreConfig:
             raw = _secret_bytes(raw)
         if raw is not None and (not isinstance(raw, bytes) or len(raw) < 8):
             raise ConfigError("secret: use a str or bytes of at least 8 bytes")
+        settings["large_object_dir"] = (
+            settings.get("large_object_dir") or os.environ.get("RUSHLIGHT_LARGE_OBJECT_DIR") or None
+        )
         return replace(cls(url=url, secret=raw), **settings)
 
     @property

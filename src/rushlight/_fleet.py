@@ -46,6 +46,7 @@ class Fleet(Muster):
         seed: Any = None,
         log_level: str | int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
+        large_object_dir: str | os.PathLike[str] | None = None,
         max_restarts: int = 0,
         lease: float = 15.0,
         on_lost: Literal["fail", "requeue"] = "fail",
@@ -56,7 +57,8 @@ class Fleet(Muster):
         processes by default; they end with this process. ``log_level``: what of ``logging`` goes to the
         network's log. ``max_restarts``: how often a crashed worker is started again under its id. ``lease``:
         seconds after which a silent worker is lost; ``on_lost``: what then happens to its tasks
-        (``"requeue"`` up to their ``max_retries``).
+        (``"requeue"`` up to their ``max_retries``). ``large_object_dir``: a directory that all hosts share,
+        for what one command to the server cannot carry; without it such objects are sent in chunks.
         Raises EncodeError for a loop that cannot be pickled, SecretRequired, LaunchError; nothing has been
         written then.
         """
@@ -71,6 +73,7 @@ class Fleet(Muster):
             seed=seed,
             log_level=log_level if log_level is not None else plan.current().log_level,
             log_dir=log_dir,
+            large_object_dir=large_object_dir,
             max_restarts=max_restarts,
             lease=lease,
             on_lost=on_lost,
@@ -90,6 +93,7 @@ class Fleet(Muster):
         seed: Any = None,
         log_level: str | int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
+        large_object_dir: str | os.PathLike[str] | None = None,
         max_restarts: int = 0,
         lease: float = 15.0,
         on_lost: Literal["fail", "requeue"] = "fail",
@@ -109,6 +113,7 @@ class Fleet(Muster):
             seed=seed,
             log_level=log_level,
             log_dir=log_dir,
+            large_object_dir=large_object_dir,
             max_restarts=max_restarts,
             lease=lease,
             on_lost=on_lost,
@@ -176,6 +181,7 @@ class Fleet(Muster):
         _inputs.seconds(settings["lease"], "lease", least=0.1)
         _inputs.count(settings["max_restarts"], "max_restarts")
         log_dir = settings["log_dir"]
+        large = settings["large_object_dir"] or self._store.large.directory
         return StartSpec(
             loop=code,
             arguments=arguments,
@@ -184,6 +190,7 @@ class Fleet(Muster):
             directory=os.getcwd(),
             log_level=_inputs.log_level(settings["log_level"]),
             log_dir=None if log_dir is None else _inputs.directory(log_dir, "log_dir"),
+            large_object_dir=None if large is None else _inputs.directory(large, "large_object_dir"),
             seed=settings["seed"],
             lease=float(settings["lease"]),
             on_lost=settings["on_lost"],

@@ -42,8 +42,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "events": ("stream", "one entry, rewritten at a change while somebody watches: wakes all watchers"),
     "orders": ("stream", "commands to supervisors: kill, cancel; capped"),
     "logs": ("stream", "what workers logged and printed; capped"),
-    "specs": ("hash", "digest -> signed start arguments of worker loops"),
-    "blobs": ("hash", "digest -> encoded value above the spill size"),
+    "specs": ("hash", "digest -> signed start arguments of worker loops; large ones in chunks, see blobs"),
+    "blobs": (
+        "hash",
+        "digest -> encoded value above the spill size, or a manifest of its chunks <digest>:<i> or its file",
+    ),
+    "files": ("hash", "<blobs or specs>:<digest> -> signed reference to a file in large_object_dir"),
 }
 
 _NETWORK = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,128}")

@@ -54,6 +54,8 @@ class _Planner:
             _inputs.count(n_workers, "n_workers", least=1)
         _inputs.seconds(start_timeout, "start_timeout", none=True)
         _inputs.log_level(log_level)
+        if large_object_dir is not None:
+            large_object_dir = _inputs.directory(large_object_dir, "large_object_dir")
         new = Plan(n_workers, url, launcher, log_level, start_timeout, large_object_dir, secret)
         link = Link(StoreConfig.find(url, secret))
         link.connect()
@@ -97,7 +99,8 @@ class _Scope:
 plan = _Planner()
 
 
-def find_config(url: str | None, secret: str | bytes | None = None, **limits: float) -> StoreConfig:
+def find_config(url: str | None, secret: str | bytes | None = None, **limits: Any) -> StoreConfig:
     """Settings by order: argument, plan, environment, embedded server."""
     current = plan.current()
+    limits.setdefault("large_object_dir", current.large_object_dir)
     return StoreConfig.find(url or current.url, secret if secret is not None else current.secret, **limits)

@@ -27,6 +27,7 @@ _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
     "failures", "tallies", "blobs", "events", "waiting", "dependents", "lapses", "deadlines",
 )  # fmt: skip
+_RESET_FIRST = ("control", "files", "workers")
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
 KEYS: dict[str, tuple[str, ...]] = {
     "open": ("control",),
@@ -53,9 +54,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "stop": (*_LOSING, "orders"),
     "keep:specs": ("control", "specs"),
     "keep:blobs": ("control", "blobs"),
+    "refer:specs": ("control", "specs", "files"),
+    "refer:blobs": ("control", "blobs", "files"),
     "log": ("control", "logs"),
-    "reset:all": ("control", "workers", *(key for key in CATALOGUE if key not in ("control", "workers"))),
-    "reset:tasks": ("control", *_TASK_DATA),
+    "reset:all": (*_RESET_FIRST, *(key for key in CATALOGUE if key not in _RESET_FIRST)),
+    "reset:tasks": ("control", "files", *_TASK_DATA),
 }  # fmt: skip
 #: Epoch, worker id, token, and whether the network's line has more in use than the plain queue.
 MemberArgs = tuple[str, str, str, bool]
@@ -172,6 +175,9 @@ class Scripts:
 
     def keep_blobs(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:blobs", (epoch, *pairs))
+
+    def refer(self, place: str, epoch: str, digest: str, manifest: bytes, field: str) -> bytes:
+        return self._pack(f"refer:{place}", (epoch, digest, manifest, field))
 
     def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, worker_id, *entries))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import msgspec
@@ -25,6 +25,8 @@ class StartSpec:
     ``paths`` and ``directory`` are the manager's own import path beyond Python's and its working
     directory: the worker takes of them what exists where it runs. ``log_dir``: a file per worker there
     gets all it prints. ``max_restarts``: how often a worker that crashed is started again.
+    ``large_object_dir``: where its large results go. Once stored, ``loop`` and ``arguments`` that are large
+    are references to objects beside.
     """
 
     loop: bytes
@@ -38,6 +40,7 @@ class StartSpec:
     lease: float = 15.0
     on_lost: str = "fail"
     max_restarts: int = 0
+    large_object_dir: str | None = None
 
 
 def seal_code(
@@ -52,6 +55,8 @@ def seal_code(
 
 def keep_spec(store: Store, spec: StartSpec) -> str:
     """Stores start arguments and returns their id: the same for the same arguments."""
+    loop, arguments = (store.keep_code(code, spec.large_object_dir) for code in (spec.loop, spec.arguments))
+    spec = replace(spec, loop=loop, arguments=arguments)
     body = msgspec.msgpack.encode(asdict(spec))
     sealed = store.require_trust("start arguments").seal(_SPEC, body)
     spec_id = hashlib.sha256(sealed).hexdigest()[:32]
@@ -71,5 +76,5 @@ def open_code(store: Store, spec: StartSpec) -> tuple[Callable[..., Any], dict[s
     What unpickling raises, such as a missing module, passes through.
     """
     trust = store.require_trust("a worker loop")
-    arguments = trust.loads(_ARGUMENTS, spec.arguments)
-    return trust.loads(_LOOP, spec.loop), arguments["kwargs"], arguments["globals"]
+    arguments = trust.loads(_ARGUMENTS, store.load_code(spec.arguments))
+    return trust.loads(_LOOP, store.load_code(spec.loop)), arguments["kwargs"], arguments["globals"]

@@ -14,7 +14,9 @@ import hiredis
 
 from ._codec import Codec, Spilled
 from ._connect import StoreConfig
+from ._disk_cache import digest_of
 from ._keys import Keys, check_network
+from ._large import MARK, WORTH_ASKING, LargeObjects
 from ._names import random_token
 from ._scripts import Scripts
 from ._trust import Trust
@@ -49,6 +51,7 @@ class StoreBase:
         secret = config.key()
         self.trust = Trust(secret, network) if secret is not None else None
         self.codec = Codec(self.trust, spill_size=spill_size)
+        self.large = LargeObjects(self.link, self.scripts, self.keys, self.codec, config)
         #: The network's epoch as last seen; empty while this client has not met one.
         self.epoch = ""
         self._idle: list[Link] = []
@@ -133,10 +136,19 @@ class StoreBase:
             )
         return self.trust
 
+    def keep_code(self, sealed: bytes, directory: str | None = None) -> bytes:
+        """What to store of sealed code or arguments of workers: themselves, or where they are large a
+        reference to an object, which is sent now unless the server has it. ``directory``: see ``large``."""
+        if len(sealed) <= WORTH_ASKING:
+            return sealed
+        digest = digest_of(sealed)
+        self.write(lambda epoch: self.large.keep_code(epoch, digest, sealed, directory))
+        return MARK + digest.encode()
+
+    def load_code(self, kept: bytes) -> bytes | bytearray:
+        """The sealed code or arguments. DataMissing if an object is gone."""
+        return self.large.object("specs", kept[1:].decode()) if kept[:1] == MARK else kept
+
     def load_spilled(self, spilled: list[Spilled]) -> list[Any]:
-        """The values behind references, in order; one trip. DataMissing if one is gone."""
-        if not spilled:
-            return []
-        parts = ("HMGET", self.keys["blobs"], *(item.digest for item in spilled))
-        found = self.link.call(command(*parts))
-        return [self.codec.decode_spilled(item, data) for item, data in zip(spilled, found, strict=True)]
+        """The values behind references, in order; one trip unless large. DataMissing if one is gone."""
+        return self.large.load(spilled)

@@ -234,8 +234,9 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def reset_tasks(self) -> None:
         """Deletes the tasks and what belongs to them; workers stay members."""
         if self._adopt():
-            self.write(lambda epoch: self.scripts.reset_tasks(epoch, random_token()))
+            reply = self.write(lambda epoch: self.scripts.reset_tasks(epoch, random_token()))
             self.epoch = ""
+            self.large.remove_files(reply[2])
 
     def reset_all(self, worker_ids: Sequence[str]) -> list[str]:
         """Deletes every key, given the ids of all workers; returns ids it was not told of, deleting nothing."""
@@ -247,6 +248,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         if reply[0] == b"EPOCH" and reply[1]:
             raise StoreError(f"network {self.network!r} was reset by somebody else just now")
         self.epoch = ""
+        self.large.remove_files(reply[2] if reply[0] == b"ok" else ())
         return []
 
 

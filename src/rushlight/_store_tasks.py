@@ -95,7 +95,7 @@ class TaskVerbs(StoreBase):
 
     def keep_spilled(self, epoch: str, spilled: Mapping[str, bytes]) -> list[bytes]:
         """The calls that store large values; sent ahead of what refers to them, in the same trip."""
-        return [self.scripts.keep_blobs(epoch, *pair) for pair in spilled.items()]
+        return self.large.keep(epoch, spilled)
 
     def push(self, batch: Encoded, *, drain: bool = False) -> None:
         """Queues tasks. ``drain``: workers may leave once the queue is empty. Raises UnknownKey for

@@ -84,8 +84,11 @@ class Trust:
             if len(raw) > 0xFFFF:
                 raise ConfigError(f"a purpose or network's name is {len(raw)} bytes long, the limit is 65535")
             header += (len(raw).to_bytes(2, "big"), raw)
-        signed = b"".join((*header, body))
-        return signed + hmac.digest(self._key(purpose), signed, "sha256")
+        # In pieces: the body may be large, and a copy of it would be too.
+        mac = hmac.new(self._key(purpose), digestmod="sha256")
+        for part in (*header, body):
+            mac.update(part)
+        return b"".join((*header, body, mac.digest()))
 
     def open(self, purpose: str, sealed: bytes) -> bytes:
         """The body, once the signature has verified for this network and ``purpose``.
@@ -115,7 +118,7 @@ class Trust:
             raise EncodeError(f"{path} cannot be stored or sent: {reason}", path=path) from error
         return self.seal(purpose, body, pickled=True)
 
-    def loads(self, purpose: str, sealed: bytes) -> Any:
+    def loads(self, purpose: str, sealed: bytes | bytearray) -> Any:
         """The object in a verified envelope. What unpickling raises (a missing module) passes through."""
         envelope = self._verified(purpose, sealed)
         try:
@@ -134,7 +137,7 @@ class Trust:
             key = self._keys[purpose] = hmac.digest(self._root, info + b"\x01", "sha256")
         return key
 
-    def _verified(self, purpose: str, sealed: bytes) -> _Envelope:
+    def _verified(self, purpose: str, sealed: bytes | bytearray) -> _Envelope:
         view = memoryview(sealed)
         mac = hmac.digest(self._key(purpose), view[:-_MAC_SIZE], "sha256")
         if not hmac.compare_digest(mac, view[-_MAC_SIZE:]):
@@ -150,7 +153,7 @@ class Trust:
             )
         return envelope
 
-    def _mismatch(self, purpose: str, sealed: bytes) -> SignatureMismatch:
+    def _mismatch(self, purpose: str, sealed: bytes | bytearray) -> SignatureMismatch:
         """The likeliest story of a bad signature. The header it reads is a forger's word: wording only."""
         claims = _parse(sealed)
         if claims is None:
@@ -174,7 +177,7 @@ def unverified_body(sealed: bytes) -> bytes:
     return bytes(envelope.body)
 
 
-def _parse(sealed: bytes) -> _Envelope | None:
+def _parse(sealed: bytes | bytearray) -> _Envelope | None:
     view = memoryview(sealed)
     end = len(view) - _MAC_SIZE
     if end < 4 or bytes(view[:3]) != _MAGIC:

@@ -62,6 +62,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         if worker_id is not None and (not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()):
             raise ConfigError(f"worker_id={worker_id!r} must be printable text and not empty")
         store = Store(find_config(url, secret), network)
+        store.large.serve_worker()
         card = WorkerCard(
             worker_id=worker_id or _names.random_name(),
             token=_names.random_token(),
