@@ -10,12 +10,12 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -134,14 +134,22 @@ def fork() -> Born | Channel:
 
     The child leads a session of its own, reads nothing on stdin, writes into the pipes, and on Linux
     is killed by the kernel when this process ends. It still holds what else the parent had open.
+    OSError where the system has no process or descriptor left.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    ours, theirs = socket.socketpair()
     parent = os.getpid()
-    pid = os.fork()
+    pipes: list[int] = []
+    try:
+        pipes += os.pipe()
+        pipes += os.pipe()
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+    except OSError:
+        for descriptor in pipes:
+            os.close(descriptor)
+        raise
+    out_read, out_write, err_read, err_write = pipes
     if pid == 0:
         os.setsid()
         die_with(parent)
@@ -186,6 +194,14 @@ def set_name(name: str) -> None:
         _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
+def allow_descriptors(n: int) -> None:
+    """Raises the limit of open descriptors to n, as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n if hard == resource.RLIM_INFINITY else min(n, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def open_pidfd(pid: int) -> int | None:
     """A descriptor that becomes readable when the process ends; None where there is no such thing."""
     opener = getattr(os, "pidfd_open", None)
@@ -221,40 +237,6 @@ def reap(pid: int) -> Status | None:
         kill_group(pid)
     code = os.waitstatus_to_exitcode(status)
     return Status(code, None) if code >= 0 else Status(None, -code)
-
-
-class SignalPipe:
-    """Signals as something to select on; nothing of the process is interrupted by them any more."""
-
-    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        self._numbers = tuple(numbers)
-        self._read, self._write = socket.socketpair()
-        for end in (self._read, self._write):
-            end.setblocking(False)
-        for number in self._numbers:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-
-    def fileno(self) -> int:
-        return self._read.fileno()
-
-    def read(self) -> list[signal.Signals]:
-        """The signals that have come."""
-        return [signal.Signals(number) for number in self._read.recv(4096)]
-
-    def close(self, *, restore: bool = False) -> None:
-        """``restore``: the signals get Python's own handlers again, as a worker is to have them."""
-        signal.set_wakeup_fd(-1)
-        if restore:
-            for number in self._numbers:
-                usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                signal.signal(number, usual)
-        self._read.close()
-        self._write.close()
-
-
-def _noted(_number: int, _frame: FrameType | None) -> None:
-    """Does nothing: the wake-up descriptor has the number already."""
 
 
 class Guard:

@@ -89,9 +89,13 @@ class WorkerProcess:
 
 def bear(card: WorkerCard, log: int | None) -> WorkerProcess | Channel:
     """Makes a process; in the new one returns its end of the channel, with signals still held back."""
+    born: Born | Channel | None = None
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    born = _children.fork()
+    try:
+        born = _children.fork()
+    finally:
+        if not isinstance(born, Channel):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if isinstance(born, Channel):
         return born
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return WorkerProcess(replace(card, pid=born.pid), born, Capture(born.stdout, born.stderr, log))

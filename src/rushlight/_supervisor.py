@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 from . import _children
 from ._capture import Stream, make_log_directory, open_log_file
 from ._child import ChildJob
-from ._children import Channel, Guard, SignalPipe
+from ._children import Channel, Guard
 from ._connect import StoreConfig
 from ._names import random_token
 from ._process import EXIT_TIME, NEVER, SIGNALS, WorkerProcess, bear
@@ -30,14 +29,15 @@ from ._spec import StartSpec, load_spec
 from ._store import OrderListener, Store
 from ._store_roster import WorkerCard, WorkerEnd
 from ._uplink import Uplink
-from .errors import ConfigError, RushlightError, StoreError, WorkerLost
+from ._watch import Parent, SignalPipe, Watch
+from .errors import ConfigError, DataMissing, RushlightError, StoreError, WorkerLost
 
 _DRAIN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds the ends of workers are tried to be reported when nothing else is left to do.
 _LAST_TRIES = 10.0
 #: Seconds before a crashed worker is started again, doubled each time.
 _RESTART_PAUSE = 0.1
-_ORPHANED = "the process that launched it has ended"
+_OWN_FILES, _FILES_PER_WORKER = 64, 6
 #: Why a worker that is no member any more is killed, by its letter in the server's answer.
 _OUT = {"k": "stopped by a manager", "l": "declared lost, as its lease ran out", "?": "the network was reset"}
 
@@ -75,11 +75,11 @@ class Supervisor:
         self._uplink = Uplink(store)
         self._spec = StartSpec(b"", b"")
         self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
+        self._watch = Watch()
         self._listening: tuple[OrderListener, int] | None = None
         self._guard = Guard()
         self._signals: SignalPipe | None = None
-        self._parent_fd: int | None = None
+        self._parent: Parent | None = None
         self._stopping = False
         self._give_up_at = NEVER
         self._failed = False
@@ -94,57 +94,51 @@ class Supervisor:
             self._spec = load_spec(self._store, self._options.spec_id)
             make_log_directory(self._spec.log_dir)
         except RushlightError as error:
-            return self._refuse_all(error)
+            self._refuse(self._options.worker_ids, error)
+            return 1
         self._open()
         while not self._over():
             job = self._start_due()
             if job is not None:
                 return job
-            for key, _ in self._selector.select(self._time_left()):
-                key.data()
+            self._watch.turn(self._time_left())
             self._renew()
             self._enforce_deadlines()
         return self._close()
 
     # --- beginning and end ----------------------------------------------------------------------
 
-    def _refuse_all(self, error: RushlightError) -> int:
+    def _refuse(self, worker_ids: Sequence[str], error: Exception) -> None:
         """Makes a start that cannot be visible: as workers that ended before they ran."""
         print(f"rushlight worker: {error}", file=sys.stderr)
-        cards = [self._card(worker_id, os.getpid()) for worker_id in self._options.worker_ids]
+        if isinstance(error, DataMissing):
+            # The network was reset: it is not to come back for the sake of this message.
+            return
+        cards = [self._card(worker_id, os.getpid()) for worker_id in worker_ids]
         told = Exit(1, None, str(error), f"{type(error).__name__}: {error}")
         ends = [WorkerEnd(card.worker_id, card.token, WorkerState.LOST, exit=told) for card in cards]
         with contextlib.suppress(RushlightError):
             self._store.register(cards, WorkerState.STARTING, self._uplink.lease)
             self._store.bury(ends)
-        return 1
 
     def _open(self) -> None:
         self._uplink.lease = self._spec.lease
+        _children.allow_descriptors(_OWN_FILES + _FILES_PER_WORKER * len(self._options.worker_ids))
         self._signals = SignalPipe(SIGNALS)
-        self._watch(self._signals.fileno(), partial(self._on_signals, self._signals))
+        self._watch.add(self._signals.fileno(), partial(self._on_signals, self._signals))
         self._listen()
         # Pages stay shared with forked processes while nobody writes to them, and the collector would.
         gc.collect()
         gc.freeze()
         self._start_guard()
         if self._options.parent is not None:
-            self._watch_parent(self._options.parent)
+            self._parent = Parent(self._options.parent)
+            for descriptor in self._parent.descriptors():
+                self._watch.add(descriptor, partial(self._on_parent, self._parent))
+            self._on_parent(self._parent)
         for name in self._options.worker_ids:
             start_at = None if self._stopping else 0.0
             self._workers.append(_Worker(name, self._spec.max_restarts, start_at))
-
-    def _watch_parent(self, parent: int) -> None:
-        """Ends everything when the launching process is gone. The pipe it holds open tells, and its pidfd,
-        as processes it forked may hold that pipe too."""
-        os.set_blocking(0, False)
-        self._watch(0, self._on_parent_pipe)
-        with contextlib.suppress(ProcessLookupError):
-            self._parent_fd = _children.open_pidfd(parent)
-        if self._parent_fd is not None:
-            self._watch(self._parent_fd, partial(self._stop_now, _ORPHANED))
-        if os.getppid() != parent:
-            self._stop_now(_ORPHANED)
 
     def _over(self) -> bool:
         if any(worker.process is not None or worker.start_at is not None for worker in self._workers):
@@ -166,11 +160,11 @@ class Supervisor:
 
     def _let_go(self, *, restore: bool) -> None:
         """Closes what a supervisor alone has open: at its end, and in every new worker."""
-        self._selector.close()
+        self._watch.close()
         if self._signals is not None:
             self._signals.close(restore=restore)
-        if self._parent_fd is not None:
-            os.close(self._parent_fd)
+        if self._parent is not None:
+            self._parent.close()
 
     # --- birth ----------------------------------------------------------------------------------
 
@@ -183,7 +177,12 @@ class Supervisor:
         for worker in self._workers:
             if worker.start_at is not None and worker.start_at <= now and worker.process is None:
                 worker.start_at = None
-                process = self._bear(worker)
+                try:
+                    process = self._bear(worker)
+                except OSError as error:
+                    self._failed = True
+                    self._refuse([worker.worker_id], error)
+                    continue
                 if isinstance(process, ChildJob):
                     return process
                 born.append((worker, process))
@@ -202,10 +201,10 @@ class Supervisor:
         worker.process = process
         self._guard.add(process.born.pid)
         for stream, descriptor in process.capture.descriptors.items():
-            self._watch(descriptor, partial(self._on_output, process, stream))
-        self._watch(process.born.channel.fileno(), partial(self._on_message, worker, process))
+            self._watch.add(descriptor, partial(self._on_output, process, stream))
+        self._watch.add(process.born.channel.fileno(), partial(self._on_message, worker, process))
         if process.born.pidfd is not None:
-            self._watch(process.born.pidfd, partial(self._on_end, worker, process))
+            self._watch.add(process.born.pidfd, partial(self._on_end, worker, process))
         return process
 
     def _become(self, card: WorkerCard, channel: Channel) -> ChildJob:
@@ -263,12 +262,12 @@ class Supervisor:
         descriptor = process.capture.descriptors[stream]
         process.capture.read(stream)
         if stream not in process.capture.descriptors:
-            self._unwatch(descriptor)
+            self._watch.remove(descriptor)
 
     def _on_message(self, worker: _Worker, process: WorkerProcess) -> None:
         events = process.hear()
         if events is None:
-            self._unwatch(process.born.channel.fileno())
+            self._watch.remove(process.born.channel.fileno())
         elif "leave" in events:
             self._uplink.ask_to_leave([worker.worker_id])
 
@@ -278,8 +277,7 @@ class Supervisor:
         if verdict is None:
             return
         self._guard.remove(process.born.pid)
-        for descriptor in watched:
-            self._unwatch(descriptor)
+        self._watch.remove(*watched)
         process.abandon()
         worker.process = None
         if not process.admitted:
@@ -315,16 +313,15 @@ class Supervisor:
         if self._guard.pidfd is None:
             self._start_guard()
 
-    def _on_parent_pipe(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if not os.read(0, 4096):
-                self._stop_now(_ORPHANED)
+    def _on_parent(self, parent: Parent) -> None:
+        if parent.ended():
+            self._stop_now("the process that launched it has ended")
 
     # --- what is done about it ------------------------------------------------------------------
 
     def _renew(self) -> None:
         """Tells the server what is due, and ends workers it says are members no more."""
-        members = [process for process in self._processes() if process.admitted and process.killed is None]
+        members = [process for process in self._processes() if process.admitted]
         letters = self._uplink.tend(
             [(process.card.worker_id, process.card.token) for process in members],
             [(process.card.worker_id, process.capture) for process in members],
@@ -354,9 +351,9 @@ class Supervisor:
 
     def _stop_now(self, reason: str) -> None:
         self._stopping = True
-        # Both stay readable from now on.
-        self._unwatch(self._parent_fd)
-        self._unwatch(0)
+        if self._parent is not None:
+            # They stay readable from now on.
+            self._watch.remove(*self._parent.descriptors())
         for worker in self._workers:
             worker.start_at = None
             if worker.process is not None:
@@ -366,10 +363,10 @@ class Supervisor:
         """Starts the guard, or another one if somebody killed it."""
         if not self._guard.ended():
             return
-        self._unwatch(self._guard.pidfd)
+        self._watch.remove(self._guard.pidfd)
         self._guard.start([process.born.pid for process in self._processes()])
         if self._guard.pidfd is not None:
-            self._watch(self._guard.pidfd, self._start_guard)
+            self._watch.add(self._guard.pidfd, self._start_guard)
 
     def _processes(self) -> list[WorkerProcess]:
         return [worker.process for worker in self._workers if worker.process is not None]
@@ -378,24 +375,17 @@ class Supervisor:
         """Selects on the listener there is now."""
         listener = self._uplink.listener
         if self._listening is not None and self._listening[0] is not listener:
-            self._unwatch(self._listening[1])
+            self._watch.remove(self._listening[1])
             self._listening = None
         if self._listening is None and listener is not None:
             self._listening = listener, listener.fileno()
-            self._watch(listener.fileno(), self._on_orders)
-
-    def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
-        self._selector.register(descriptor, selectors.EVENT_READ, handler)
-
-    def _unwatch(self, descriptor: int | None) -> None:
-        if descriptor is not None and descriptor in self._selector.get_map():
-            self._selector.unregister(descriptor)
+            self._watch.add(listener.fileno(), self._on_orders)
 
     def _time_left(self) -> float | None:
         """Seconds until something is due without anything happening; None for never."""
         now = time.monotonic()
         processes = self._processes()
-        flush = any(process.capture.pending for process in processes)
+        flush = any(process.capture.pending for process in processes if process.admitted)
         due = [now + self._uplink.time_left(flush=flush), self._give_up_at]
         due += [process.deadline for process in processes]
         if not self._uplink.away and not self._uplink.busy:

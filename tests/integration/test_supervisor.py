@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import pty
 import signal
@@ -95,6 +96,7 @@ class Kit:
     store: Store
     wait: Wait
     launcher: LocalLauncher = field(default_factory=LocalLauncher)
+    handles: list[Handle] = field(default_factory=list)
 
     def start(
         self,
@@ -118,7 +120,8 @@ class Kit:
             outlive=outlive,
             options=options,
         )
-        return self.launcher.launch(command, len(ids))[0]
+        self.handles += self.launcher.launch(command, len(ids))
+        return self.handles[-1]
 
     def info(self, worker_id: str = "w") -> WorkerInfo | None:
         found = [info for info in self.store.workers() if info.worker_id == worker_id]
@@ -180,7 +183,9 @@ def kit(rush: Rush, wait_until: Wait) -> Iterator[Kit]:
     """The kit, on a network of its own."""
     made = Kit(rush, rush._store, wait_until)
     yield made
+    said = [made.launcher.log_tail(handle) for handle in made.handles]
     made.launcher.close()
+    assert not any("Traceback" in text for text in said), "\n".join(said)
 
 
 # --- beginning ----------------------------------------------------------------------------------
@@ -285,15 +290,13 @@ def test_a_wrong_secret_is_visible(kit: Kit) -> None:
 
 
 def test_missing_start_arguments_are_visible(kit: Kit) -> None:
-    """The error names the network and what it lacks."""
+    """The error names the network and what it lacks; a network that was reset stays so."""
     command = WorkerCommand.build(kit.store.network, "f" * 32, worker_ids=["w"])
     (handle,) = kit.launcher.launch(command, 1)
-    info = kit.ended(WorkerState.LOST)
-    assert (info.reason or "").startswith(
-        f"DataMissing: network {kit.store.network!r} has no start arguments"
-    )
     assert 1 == kit.exit_code(handle)
-    assert "has no start arguments" in kit.launcher.log_tail(handle)
+    said = f"rushlight worker: network {kit.store.network!r} has no start arguments"
+    assert kit.launcher.log_tail(handle).startswith(said)
+    assert [] == kit.store.workers()
 
 
 def test_an_id_that_is_taken_is_left_alone(kit: Kit) -> None:
@@ -323,6 +326,33 @@ def test_workers_may_name_themselves(kit: Kit, network: str) -> None:
     done = subprocess.run(command.for_workers(2), capture_output=True, check=False, timeout=30)
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
     assert 2 == len(kit.rush.terminated_worker_ids)
+
+
+def with_a_pool(worker: RushWorker) -> None:
+    """Has processes of its own do the work."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        worker.finish_task(worker.push_running_task({"x": 3}), {"y": pool.map(abs, [-1, -2, -3])})
+
+
+def test_a_loop_may_have_a_pool_of_its_own(kit: Kit) -> None:
+    """Workers are ordinary processes, and may have children."""
+    handle = kit.start(with_a_pool)
+    assert 0 == kit.exit_code(handle)
+    assert [[1, 2, 3]] == [task.ys["y"] for task in kit.rush.fetch_finished_tasks(as_="tasks")]
+
+
+def test_a_system_that_has_no_descriptor_left(kit: Kit) -> None:
+    """Workers that cannot be made are visible as such, those that could be work."""
+    code = seal_code(kit.store, leave, {}, {})
+    ids = [f"w{number}" for number in range(20)]
+    words = WorkerCommand.build(kit.store.network, keep_spec(kit.store, StartSpec(*code)), worker_ids=ids)
+    line = f"ulimit -n 40; exec {words.shell_line(20)}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+    assert 1 == done.returncode
+    assert "Too many open files" in done.stderr
+    states = kit.store.worker_states()
+    assert set(ids) == set(states)
+    assert {WorkerState.TERMINATED, WorkerState.LOST} == set(states.values())
 
 
 # --- ends ---------------------------------------------------------------------------------------
@@ -587,15 +617,16 @@ from test_supervisor import with_child
 rush = Rush({network!r})
 rush.start_workers(with_child, 2, lease=2.0)
 rush.wait_for_workers(2)
+{before}
 print("up", flush=True)
 {then}
 """
 
 
-def manager(network: str, then: str) -> list[str]:
+def manager(network: str, then: str, before: str = "") -> list[str]:
     """The command of a manager process with two workers that have a process each."""
     here = str(Path(__file__).parent)
-    return [sys.executable, "-c", MANAGER.format(here=here, network=network, then=then)]
+    return [sys.executable, "-c", MANAGER.format(here=here, network=network, then=then, before=before)]
 
 
 def pids_of(kit: Kit) -> list[int]:
@@ -604,27 +635,38 @@ def pids_of(kit: Kit) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "then", ["signal.pause()", "os.fork(); signal.pause()", "os.abort()", "sys.exit()", "1/0"]
+    ("before", "then"),
+    [
+        ("", "signal.pause()"),
+        ("os.fork() or signal.pause()", "signal.pause()"),
+        ("", "os.abort()"),
+        ("", "sys.exit()"),
+        ("", "1 / 0"),
+    ],
 )
 def test_nothing_survives_the_manager(
-    kit: Kit, network: str, processes: Callable[..., Any], then: str
+    kit: Kit, network: str, processes: Callable[..., Any], before: str, then: str
 ) -> None:
     """Killed, crashed or just ended: supervisor, workers and what those started end with it, even where a
     process that it forked lives on with its pipes."""
-    process = subprocess.Popen(manager(network, then), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    words = manager(network, then, before)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     with process.stdout:
         assert b"up\n" == process.stdout.readline()
+        children_then = (
+            [child.pid for child in psutil.Process(process.pid).children()] if "pause" in then else []
+        )
         pids = pids_of(kit) if "pause" in then else []
-        forked = psutil.Process(process.pid).children() if "fork" in then else []
         if "pause" in then:
             process.kill()
         process.wait(30)
     kit.gone(*pids)
-    for child in forked:
-        if processes(network) and child.pid in [p.pid for p in processes(network)]:
-            child.kill()
-    kit.wait(lambda: not processes(network))
+    # What is left now is what the manager forked; the supervisor has gone by itself.
+    kit.wait(lambda: len(processes(network)) == bool(before))
+    for forked in processes(network):
+        assert forked.pid in children_then
+        forked.kill()
     kit.wait(lambda: 2 == kit.rush.n_killed_workers)
     kit.wait(lambda: 0 == kit.rush.n_running_tasks)
     assert {KILLED} >= set(kit.failures())
@@ -747,7 +789,7 @@ def _server_time(kit: Kit) -> float:
 
 
 def test_workers_declared_lost_are_ended(kit: Kit) -> None:
-    """A supervisor that slept while others gave its workers up kills them: their results are worth nothing."""
+    """A supervisor that slept while others gave its workers up kills them: their results are void."""
     handle = kit.start(hang, lease=0.4)
     kit.held()
     pid = kit.running()[0].pid
@@ -762,7 +804,7 @@ def test_workers_declared_lost_are_ended(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 5])
-def test_one_command_renews_all(kit: Kit, server: redis.Redis, n: int) -> None:
+def test_one_wordsrenews_all(kit: Kit, server: redis.Redis, n: int) -> None:
     """The cost of leases does not grow with the number of workers."""
     ids = tuple(f"w{number}" for number in range(n))
     kit.start(hang, ids, lease=0.6)
