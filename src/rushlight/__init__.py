@@ -7,16 +7,19 @@ General layout, lowest first; a module imports only from those above it in this 
     _server, _connect, _wire         the embedded server; reaching a server; one connection
     lua/, _scripts, _store*, _member what a transition is, and every round trip as a verb
     _tables, _logs, _reader, _roster what has been read, as tables
+    _seeding, _boards, _budget       seeds, leaderboards and budgets
     _worker, launchers/              a worker's face; how processes are started
     _child, _supervisor              the life of worker processes
+    _isolated, _loops                calls in processes of their own; ready-made worker loops
     _manager                         a manager's face
     cli/                             the command line
 
 Names without an underscore here are public; errors live in ``rushlight.errors``.
 """
 
-from . import errors, launchers
+from . import errors, launchers, rng
 from ._codec import register_type
+from ._loops import isolated_loop, worker_loop
 from ._manager import Rush
 from ._plan import plan
 from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState
@@ -34,7 +37,10 @@ __all__ = [
     "WorkerState",
     "__version__",
     "errors",
+    "isolated_loop",
     "launchers",
     "plan",
     "register_type",
+    "rng",
+    "worker_loop",
 ]

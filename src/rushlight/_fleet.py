@@ -16,6 +16,8 @@ from . import _inputs, _names
 from ._connect import secret_text
 from ._muster import Launched, Muster
 from ._plan import plan
+from ._seeding import fix_root
+from ._seeds import encode
 from ._spec import StartSpec, keep_spec, seal_code
 from .errors import ConfigError
 from .launchers import Launcher, WorkerCommand, get_launcher
@@ -59,6 +61,9 @@ class Fleet(Muster):
         seconds after which a silent worker is lost; ``on_lost``: what then happens to its tasks
         (``"requeue"`` up to their ``max_retries``). ``large_object_dir``: a directory that all hosts share,
         for what one command to the server cannot carry; without it such objects are sent in chunks.
+        ``seed``: the network's root seed, a whole number or a ``numpy.random.SeedSequence``: every task then
+        has random numbers of its own, the same whoever runs it (``worker_loop``, ``worker.seeded``). The first
+        one given stays; another raises ConfigError.
         Raises EncodeError for a loop that cannot be pickled, SecretRequired, LaunchError; nothing has been
         written then.
         """
@@ -79,7 +84,7 @@ class Fleet(Muster):
             on_lost=on_lost,
         )
         worker_ids = tuple(_names.random_name() for _ in range(n))
-        self._launch(chosen, keep_spec(self._store, spec), worker_ids)
+        self._launch(chosen, self._keep(spec), worker_ids)
         return list(worker_ids)
 
     def worker_script(
@@ -121,7 +126,7 @@ class Fleet(Muster):
         url = self._store.config.url
         options = {"url": url} if url is not None and url == self._store.config.address else {}
         command = WorkerCommand.build(
-            self._store.network, keep_spec(self._store, spec), python=python, outlive=True, options=options
+            self._store.network, self._keep(spec), python=python, outlive=True, options=options
         )
         return command.shell_line(_inputs.count(n_workers, "n_workers", least=1))
 
@@ -191,13 +196,19 @@ class Fleet(Muster):
             log_level=_inputs.log_level(settings["log_level"]),
             log_dir=None if log_dir is None else _inputs.directory(log_dir, "log_dir"),
             large_object_dir=None if large is None else _inputs.directory(large, "large_object_dir"),
-            seed=settings["seed"],
+            seed=None if settings["seed"] is None else encode(settings["seed"]),
             lease=float(settings["lease"]),
             on_lost=settings["on_lost"],
             max_restarts=settings["max_restarts"],
         )
 
     def _environment(self) -> dict[str, str]:
+    def _keep(self, spec: StartSpec) -> str:
+        """Stores start arguments, and gives the network its root seed where they name one."""
+        if spec.seed is not None:
+            fix_root(self._store, spec.seed)
+        return keep_spec(self._store, spec)
+
         """What the workers need to reach the same server: it may hold secrets, and so is never argv."""
         config = self._store.config
         found = {"RUSHLIGHT_URL": config.url or ""}

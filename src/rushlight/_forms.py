@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
 from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
 from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo
+from ._seeds import public
 from .errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -230,18 +231,20 @@ def block_tasks(block: Block, offset: int) -> list[Task]:
         xs, ys, xs_extra, ys_extra = (
             None if g is None else {name: cells[i] for name, cells in g} for g in reader
         )
-        opts = block.opts[at] if block.opts else None
+        options = options_of(block.opts[at] if block.opts else None)
         parts = (xs or {}, ys, xs_extra, ys_extra, None)
         created, started, finished = (cells[i] for cells in times)
-        key, worker, seed = columns[KEY][i], columns[WORKER][i], seed_of(opts)
-        moments = (created, started, finished, block.attempts[at], seed, block.seqs[at])
-        tasks.append(Task(key, TaskState.FINISHED, *parts, worker, *moments))
+        key, worker, attempt = columns[KEY][i], columns[WORKER][i], block.attempts[at]
+        moments = (created, started, finished, attempt)
+        tasks.append(Task(key, TaskState.FINISHED, *parts, worker, *moments, seq=block.seqs[at], **options))
     return tasks
 
 
-def seed_of(opts: Mapping[str, Any] | None) -> Any:
-    """A task's own seed, where it was created with one."""
-    return opts.get("seed") if opts else None
+def options_of(opts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a task was pushed with, under the names a ``Task`` has for it."""
+    if not opts:
+        return {}
+    return {"seed": public(opts.get("s")), "timeout": opts.get("t"), "reseeded": opts.get("n", 0)}
 
 
 def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] | None = None) -> Task:
@@ -263,8 +266,8 @@ def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] |
         started_at=started,
         finished_at=finished,
         attempt=parts.attempt,
-        seed=seed_of(parts.opts),
         seq=parts.seq,
+        **options_of(parts.opts),
     )
 
 

@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import _inputs, _names
+from ._boards import BoardReader
 from ._fleet import Fleet
 from ._logs import LogReader
 from ._plan import find_config
 from ._queueing import Queueing
 from ._reader import TaskReader
 from ._roster import WorkerReader
+from ._seeding import SeedReader
 from ._store import Store
 from .errors import ConfigError
 
@@ -24,7 +26,7 @@ Fields = Mapping[str, Any]
 _RESETS = 20
 
 
-class Rush(Fleet, Queueing, WorkerReader, LogReader):
+class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
     """A network seen by its manager.
 
     ``network=None`` makes a random readable name. ``url=None`` takes the one of ``plan``,

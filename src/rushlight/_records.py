@@ -75,7 +75,9 @@ class Task:
 
     ``condition`` is None unless the task failed, then a dict with at least ``message``, and where
     known ``type``, ``traceback``, ``exit_code``, ``signal``, ``stderr``. ``attempt`` counts tries
-    from 1. ``seq`` numbers the network's tasks in the order of their creation, from 1.
+    from 1. ``seed`` is the task's own, where it was pushed with one. ``seq`` numbers the network's tasks
+    in the order of their creation, from 1. ``timeout``: seconds it may run. ``reseeded``: how often a retry
+    gave it the next seed.
     """
 
     key: str
@@ -92,6 +94,8 @@ class Task:
     attempt: int = 1
     seed: Any = None
     seq: int = 0
+    timeout: float | None = None
+    reseeded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ _LINE = (
 _LOSING = ("control", "running", "failed", "failures", "tallies", "workers", "events", *_LINE)
 _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
-    "failures", "tallies", "blobs", "events", "waiting", "dependents", "lapses", "deadlines",
+    "failures", "tallies", "blobs", "events", "waiting", "dependents", "lapses", "deadlines", "budgets",
+    "boards", "standings",
 )  # fmt: skip
 _RESET_FIRST = ("control", "files", "workers")
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
@@ -57,11 +58,19 @@ KEYS: dict[str, tuple[str, ...]] = {
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
     "log": ("control", "logs"),
+    "root": ("control", "queued"),
+    "take": ("control", "queued", "tallies", "budgets", "events"),
+    "give_back": ("control", "queued", "tallies", "budgets", "events"),
+    "budget": ("control", "tallies", "budgets"),
+    "board_add": ("control", "queued", "boards", "standings"),
+    "board": ("boards", "standings"),
     "reset:all": (*_RESET_FIRST, *(key for key in CATALOGUE if key not in _RESET_FIRST)),
     "reset:tasks": ("control", "files", *_TASK_DATA),
 }  # fmt: skip
 #: Epoch, worker id, token, and whether the network's line has more in use than the plain queue.
 MemberArgs = tuple[str, str, str, bool]
+#: Epoch, worker id, token; the last two are empty where a manager writes.
+Author = tuple[str, str, str]
 NAMES = tuple(dict.fromkeys(name.partition(":")[0] for name in KEYS))
 
 
@@ -178,6 +187,24 @@ class Scripts:
 
     def refer(self, place: str, epoch: str, digest: str, manifest: bytes, field: str) -> bytes:
         return self._pack(f"refer:{place}", (epoch, digest, manifest, field))
+
+    def root(self, author: Author, seed: str) -> bytes:
+        return self._pack("root", (*author, seed))
+
+    def take(self, member: Author, budget: str, number: int, n: int, process: str) -> bytes:
+        return self._pack("take", (*member, budget, number, n, process))
+
+    def give_back(self, member: Author, budget: str, number: int) -> bytes:
+        return self._pack("give_back", (*member, budget, number))
+
+    def budget(self, budget: str) -> bytes:
+        return self._pack("budget", (budget,))
+
+    def board_add(self, author: Author, board: str, order: str, key: str, *ranks: bytes) -> bytes:
+        return self._pack("board_add", (*author, board, order, key, *ranks))
+
+    def board(self, board: str, what: str, argument: str | int = "") -> bytes:
+        return self._pack("board", (board, what, argument))
 
     def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, worker_id, *entries))

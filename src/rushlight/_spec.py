@@ -36,7 +36,7 @@ class StartSpec:
     directory: str = ""
     log_level: str | int | None = None
     log_dir: str | None = None
-    seed: Any = None
+    seed: str | None = None
     lease: float = 15.0
     on_lost: str = "fail"
     max_restarts: int = 0

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ._store_boards import BoardVerbs
 from ._store_roster import RosterVerbs
 from ._wire import Link, command
 
 
-class Store(RosterVerbs):
+class Store(RosterVerbs, BoardVerbs):
     """One network on one server; see ``StoreBase`` for its contract."""
 
     def info(self) -> dict[str, int | float | str]:

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from . import _inputs, _names
+from ._boards import BoardReader, shared_name
+from ._budget import Budget
 from ._lease import LeaseThread
 from ._logs import LogReader
 from ._member import Member, Verdict
@@ -22,6 +24,9 @@ from ._plan import find_config
 from ._reader import TaskReader
 from ._records import Task, TaskState, WorkerState
 from ._roster import WorkerReader
+from ._scripts import Author
+from ._seeding import SeedReader
+from ._seeds import Seed
 from ._store import Store
 from ._store_roster import WorkerCard
 from ._store_tasks import Encoded
@@ -34,7 +39,7 @@ Fields = Mapping[str, Any]
 _LEFT = "Task failed"
 
 
-class RushWorker(TaskReader, WorkerReader, LogReader):
+class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
     """A member of a network that does tasks; registers on construction.
 
     One worker belongs to one thread at a time, like the loop that drives it; reading is thread-safe.
@@ -90,6 +95,11 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         self._begin_reading(store)
         self._begin_logs()
         self._member = member
+        #: Numbers of the last calls about budgets, by budget.
+        self._budget_calls: dict[str, int] = {}
+        self._root: tuple[str, Seed] | None = None
+        #: Seconds beyond a task's limit until others are to look at it: who ends tasks itself wants none.
+        self._limit_grace = 0.0
         #: Attempt of each task this worker holds.
         self._held: dict[str, int] = {}
 
@@ -235,7 +245,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             self._held[task.key] = task.attempt
         limits = [row[2]["t"] for row in rows if row[2] and row[2].get("t")]
         if limits:
-            self._expect(min(limits))
+            self._expect(min(limits) + self._limit_grace)
         return tasks
 
     def _expect(self, seconds: float) -> None:
@@ -261,6 +271,11 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
         ``pop_task``."""
         verdict, spilled = self._finishing(key, ys, None)
         _inputs.seconds(timeout, "timeout", none=True)
+        return self._settle_and_pop(verdict, spilled, timeout)
+
+    def _settle_and_pop(
+        self, verdict: Verdict, spilled: dict[str, bytes], timeout: float
+    ) -> Task | None:
         decided, values = self._member.settle_and_claim(verdict, spilled)
         self._let_go([verdict], [decided])
         if values:
@@ -306,6 +321,22 @@ class RushWorker(TaskReader, WorkerReader, LogReader):
             yield self
         finally:
             self._member.end_behind()
+
+    # --- sharing --------------------------------------------------------------------------------
+
+    def budget(self, n: int, name: str = "default") -> Budget:
+        """``n`` units of work for the whole network: ``while worker.budget(100).take(): ...`` runs 100 tasks
+        in all, whoever runs them and whoever is killed meanwhile. Makes no round trip; gone with the tasks at
+        a reset."""
+        return Budget(self._member, self._budget_calls, shared_name(name), _inputs.count(n, "n"))
+
+    def _author(self, pack: Callable[[Author], bytes]) -> list[Any]:
+        return self._member._write(lambda member: [pack(member[:3])])
+
+    def _root_seed(self) -> Seed:
+        if self._root is None or self._root[0] != self._member._epoch:
+            self._root = self._ask_root()
+        return self._root[1]
 
     # --- leaving --------------------------------------------------------------------------------
 

@@ -1,0 +1,208 @@
+"""Loops for central queues: a worker takes what a manager pushed, calls a function, and settles the task.
+
+Owns what such a loop does with a task and its errors. A loop travels to its workers by cloudpickle.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from . import _inputs, _seeds
+from ._isolated import Ended, Isolation
+from ._records import Task
+from ._store import Store
+from ._store_roster import CRASHED
+from ._worker import RushWorker
+from .errors import ConfigError, UnknownKey
+
+#: Seconds an idle worker waits for a task before it asks again.
+_WAIT = 5.0
+#: Seconds others leave an isolated task beyond its limit, which its own worker enforces.
+_GRACE = 5.0
+
+
+def worker_loop(fn: Callable[..., Any], /, **constants: Any) -> Loop:
+    """A loop for ``start_workers`` that takes tasks from the queue: ``ys = fn(**xs, **constants)`` for each.
+
+    A result that is a mapping becomes the task's results as it is, any other becomes ``{"y": result}``. An
+    exception, also SystemExit, fails the task with its type, message and traceback, and the loop goes on; so
+    does a result that cannot be stored. Each task runs under its own seed (see ``worker.seeded``). Leaves when
+    it is asked to, or when the network drains and the queue is empty. One round trip per task while there
+    are tasks. ``start_workers(kwargs=...)`` adds to the constants.
+    """
+    return Loop(_function(fn), constants)
+
+
+def isolated_loop(
+    fn: Callable[..., Any], /, *, timeout: float | None = None, **constants: Any
+) -> IsolatedLoop:
+    """Like ``worker_loop``, with a fresh process for each task: a copy of the worker that has loaded ``fn``
+    and not run it.
+
+    A process that crashes, exits or is killed fails its task with ``Worker has crashed or was killed``, and
+    ``exit_code`` or ``signal`` and the last lines of ``stderr`` in the condition; the worker goes on with the
+    next. ``timeout``: seconds a task may run, where it was pushed without a limit of its own; then its process
+    is killed and the task fails ``Task timed out after N seconds``. Nothing a task started outlives it.
+    """
+    _inputs.seconds(timeout, "timeout", none=True, least=1e-3)
+    return IsolatedLoop(_function(fn), constants, timeout)
+
+
+class Loop:
+    """What ``worker_loop`` returns: a worker loop, to be called with a worker."""
+
+    def __init__(self, fn: Callable[..., Any], constants: Mapping[str, Any]) -> None:
+        # Also where ``globals=`` of start_workers looks for the function they are for.
+        self.__wrapped__ = fn
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.constants = dict(constants)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.__name__}>"
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        # Not that of the function inside.
+        kinds = inspect.Parameter
+        return inspect.Signature(
+            [kinds("worker", kinds.POSITIONAL_ONLY), kinds("constants", kinds.VAR_KEYWORD)]
+        )
+
+    def __call__(self, worker: RushWorker, /, **constants: Any) -> None:
+        fixed = self.constants | constants
+        before = _seeds.state()
+        try:
+            _work_off(worker, lambda task: self._run(worker, task, fixed))
+        finally:
+            _seeds.restore(before)
+
+    def _run(self, worker: RushWorker, task: Task, constants: Mapping[str, Any]) -> Settled:
+        _seeds.put(worker._seed_of(task))
+        try:
+            return _finished(worker._store, self.__wrapped__(**task.xs, **constants))
+        except (Exception, SystemExit) as error:
+            return _failed(worker._store, error)
+
+
+class IsolatedLoop(Loop):
+    """What ``isolated_loop`` returns."""
+
+    def __init__(
+        self, fn: Callable[..., Any], constants: Mapping[str, Any], timeout: float | None = None
+    ) -> None:
+        super().__init__(fn, constants)
+        self.timeout = timeout
+
+    def __call__(self, worker: RushWorker, /, **constants: Any) -> None:
+        fixed = self.constants | constants
+        # Also loads NumPy, where there is one, once for all processes.
+        before = _seeds.state()
+        grace, worker._limit_grace = worker._limit_grace, _GRACE
+        try:
+            with Isolation() as isolation:
+                _work_off(worker, lambda task: self._run_apart(isolation, worker, task, fixed))
+        finally:
+            worker._limit_grace = grace
+            _seeds.restore(before)
+
+    def _run_apart(
+        self, isolation: Isolation, worker: RushWorker, task: Task, constants: Mapping[str, Any]
+    ) -> Settled:
+        store, seed = worker._store, worker._seed_of(task)
+
+        def call() -> bytes:
+            _seeds.put(seed)
+            try:
+                settled = _finished(store, self.__wrapped__(**task.xs, **constants))
+            except BaseException as error:
+                settled = _failed(store, error)
+            return msgspec.msgpack.encode(settled)
+
+        limit = task.timeout if task.timeout is not None else self.timeout
+        return _judged(store, isolation.run(call, limit), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a task, encoded: ``kind`` f (finished) or x (failed), and large values beside."""
+
+    kind: str
+    payload: bytes
+    spilled: dict[str, bytes]
+
+
+def _function(fn: object) -> Callable[..., Any]:
+    if not callable(fn) or inspect.iscoroutinefunction(fn):
+        raise ConfigError(f"fn must be a plain function of a task's inputs, got {fn!r}")
+    return fn
+
+
+def _work_off(worker: RushWorker, run: Callable[[Task], Settled]) -> None:
+    """Takes tasks and runs them, until the worker is to leave."""
+    task: Task | None = None
+    while True:
+        if task is None:
+            if worker.terminated or worker.should_stop_when_idle:
+                return
+            task = worker.pop_task(timeout=_WAIT)
+            continue
+        settled = run(task)
+        verdict = worker._verdict(task.key, settled.kind, settled.payload)
+        try:
+            if worker.terminated:
+                worker._settle([verdict], settled.spilled)
+                return
+            task = worker._settle_and_pop(verdict, settled.spilled, 0.0)
+        except UnknownKey:
+            # The tasks were reset while this one ran.
+            task = None
+
+
+def _finished(store: Store, result: Any) -> Settled:
+    ys = _inputs.one_task(result, "the result") if isinstance(result, Mapping) else {"y": result}
+    spilled: dict[str, bytes] = {}
+    payload = store.encode_results([ys], [None], spilled)[0]
+    return Settled("f", payload, spilled)
+
+
+def _failed(store: Store, error: BaseException) -> Settled:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return Settled("x", store.encode_condition(_told(error.with_traceback(trace))), {})
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    """The condition of an error, also of one whose own text cannot be had."""
+    try:
+        return _inputs.condition(error)
+    except Exception as second:
+        text = f"{type(error).__name__} (its text cannot be had: {type(second).__name__})"
+        return {"message": text, "type": type(error).__qualname__}
+
+
+def _judged(store: Store, ended: Ended, limit: float | None) -> Settled:
+    if ended.answer is not None:
+        return msgspec.msgpack.decode(ended.answer, type=Settled)
+    if ended.timed_out:
+        said = {
+            "message": f"Task timed out after {limit:.14g} seconds",
+            "type": "TaskTimeout",
+            "timeout": limit,
+        }
+    else:
+        said = {
+            "message": CRASHED,
+            "type": "WorkerCrashed",
+            "exit_code": ended.status.exit_code,
+            "signal": ended.status.signal,
+            "reason": ended.status.text,
+        }
+    if ended.stderr:
+        said["stderr"] = ended.stderr
+    return Settled("x", store.encode_condition({k: v for k, v in said.items() if v is not None}), {})
