@@ -520,3 +520,63 @@ def test_a_worker_of_a_reset_network_cannot_return(rush: Rush, network: str, ser
         assert worker.terminated
         assert worker.pop_task(timeout=0) is None
     assert 0 == server.dbsize()
+
+
+# --- without waiting for replies ------------------------------------------------------------------
+
+
+def test_writing_behind_writes_all_of_it(rush: Rush, worker: RushWorker) -> None:
+    """Sent at once, checked later: in the end, and for every reader within, everything is there."""
+    with worker.write_behind():
+        for i in range(300):
+            key = worker.push_running_task({"x": i})
+            assert worker.finish_task(key, {"y": i})
+        assert 300 == worker.n_finished_tasks
+        late = worker.push_running_task({"x": 300})
+    assert (0, 1, 300, 0) == counts(rush)
+    assert worker.finish_task(late, {"y": 300})
+    assert list(range(301)) == rush.fetch_finished_tasks()["y"].to_list()
+
+
+def test_an_error_written_behind_surfaces_by_the_end(rush: Rush, worker: RushWorker) -> None:
+    """A task nobody has: the call may not know, the end of the block does; the rest was written."""
+    key = worker.push_running_task({"x": 1})
+    with pytest.raises(UnknownKey, match="ghost"), worker.write_behind():
+        worker.finish_task("ghost", {"y": 1})
+        worker.finish_task(key, {"y": 2})
+    assert (0, 0, 1, 0) == counts(rush)
+    assert worker.finish_task(worker.push_running_task({"x": 2}), {"y": 3})
+
+
+def test_a_late_result_written_behind_is_logged(
+    rush: Rush, worker: RushWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can be told False any more, so the log tells."""
+    key = worker.push_running_task({"x": 1})
+    worker.fail_task(key, "first")
+    with caplog.at_level(logging.WARNING), worker.write_behind():
+        worker.finish_task(key, {"y": 1})
+    (record,) = [record for record in caplog.records if isinstance(record.msg, StaleTaskWarning)]
+    assert key in str(record.msg)
+    assert [TaskState.FAILED] == rush.states([key])
+
+
+def test_a_worker_killed_while_writing_behind_hears_of_it(rush: Rush, network: str) -> None:
+    """No later than at the end of the block, and nothing was written after the kill."""
+    with RushWorker(network) as worker:
+        with pytest.raises(WorkerLost, match=worker.worker_id), worker.write_behind():
+            worker.push_running_task({"x": 1})
+            assert 1 == worker.n_running_tasks
+            rush.stop_workers("kill")
+            for i in range(300):
+                worker.push_running_task({"x": i})
+        assert (0, 0, 0, 1) == counts(rush)
+
+
+def test_an_error_in_the_block_loses_no_write(rush: Rush, worker: RushWorker) -> None:
+    """What was sent before it is written; the worker goes on as usual."""
+    with pytest.raises(ZeroDivisionError), worker.write_behind():
+        worker.finish_task(worker.push_running_task({"x": 1}), {"y": 1})
+        raise ZeroDivisionError
+    assert (0, 0, 1, 0) == counts(rush)
+    assert worker.finish_task(worker.push_running_task({"x": 2}), {"y": 2})
