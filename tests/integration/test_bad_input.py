@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from harness import Server
 from rushlight import Rush, RushWorker
 from rushlight._server import find_binary
 from rushlight.errors import (
     ConfigError,
     EncodeError,
     RushlightError,
+    SecretRequired,
     StoreError,
     StoreUnavailable,
     UnknownKey,
@@ -252,36 +256,18 @@ def test_limits_that_cannot_be_are_refused(network: str, limit: str, value: Any)
 
 
 @pytest.fixture
-def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that may use little more memory than it needs to be there."""
-    folder = Path("/tmp") / f"rl-small-{threading.get_ident()}"
-    folder.mkdir()
-    socket = folder / "s"
-    server = subprocess.Popen(
-        [find_binary(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        client = redis.Redis(
-            unix_socket_path=str(socket), retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 100)
-        )
-        client.ping()
-        client.config_set("maxmemory-policy", "noeviction")
-        yield f"unix://{socket}"
-        client.close()
-    finally:
-        server.kill()
-        server.wait()
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+def small_server() -> Iterator[Server]:
+    """A server that may be filled up."""
+    server = Server(find_binary(), "--maxmemory-policy", "noeviction")
+    yield server
+    server.close()
 
 
-def test_a_full_server_is_told_and_nothing_is_half_written(small_server: str, home: object) -> None:
+def test_a_full_server_is_told_and_nothing_is_half_written(small_server: Server, home: object) -> None:
     """A push that does not fit fails as a whole, with the server's reason; what was there can still be read,
     and is taken up again when there is room."""
-    client = redis.Redis(unix_socket_path=small_server.removeprefix("unix://"))
-    with Rush("full", small_server) as rush:
+    client = small_server.client()
+    with Rush("full", small_server.url) as rush:
         (key,) = rush.push_tasks([{"x": 1}])
         client.config_set("maxmemory", client.info("memory")["used_memory"] - 1)
         with pytest.raises(StoreError, match="maxmemory"):
@@ -293,3 +279,75 @@ def test_a_full_server_is_told_and_nothing_is_half_written(small_server: str, ho
         rush.reset()
     assert 0 == client.dbsize()
     client.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port that takes connections and is no Redis."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def test_a_server_that_says_nothing_is_told(network: str, listener: socket.socket) -> None:
+    """It takes the connection and never answers: the connect timeout ends that."""
+    url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+    with pytest.raises(StoreUnavailable) as caught:
+        Rush(network, url, connect_timeout=0.3)
+    assert url in str(caught.value)
+
+
+def test_a_server_of_another_kind_is_told(network: str, listener: socket.socket) -> None:
+    """It speaks, but not our language: an error of ours, not of a client library's parser."""
+
+    def speak() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1"):
+        Rush(network, url, connect_timeout=1)
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+def test_a_remote_server_without_any_secret_gets_no_code(network: str, home: object) -> None:
+    """Nobody could tell whose code it is: refused, with the ways out, before anything is written. Plain data
+    needs no secret; what would be pickled does."""
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    served = Server(find_binary(), "--bind", "127.0.0.2", "--port", str(port))
+    client = served.client()
+    with Rush(network, f"redis://127.0.0.2:{port}/0") as rush:
+        for call in (
+            lambda: rush.start_workers(loop),
+            lambda: rush.worker_script(loop),
+            lambda: rush.push_tasks([{"x": complex}]),
+        ):
+            with pytest.raises(SecretRequired, match="secret") as caught:
+                call()
+            assert "RUSHLIGHT_SECRET" in str(caught.value)
+            assert 0 == client.dbsize()
+        rush.push_tasks([{"x": 1}])
+        assert [1] == rush.fetch_queued_tasks()["x"].to_list()
+    client.close()
+    served.close()
+
+
+def test_code_signed_with_another_secret_is_not_run(
+    rush: Rush, network: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker refuses it, and that is a visible failure of its start."""
+    url = f"unix://{server.connection_pool.connection_kwargs['path']}"
+    with Rush(network, url, secret="the manager's secret") as manager:
+        words = shlex.split(manager.worker_script(loop))
+        monkeypatch.setenv("RUSHLIGHT_SECRET", "the worker's secret")
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == done.returncode
+    assert "secret" in done.stderr
+    assert ["lost"] == rush.worker_info["state"].to_list()
