@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import _inputs, _names
+from ._aio import AsyncReader, Threads, awaitable
 from ._boards import BoardReader
 from ._fleet import Fleet
 from ._logs import LogReader
@@ -59,6 +60,7 @@ class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
         self._begin_reading(store)
         self._begin_logs()
         self._begin_fleet()
+        self._threads = Threads()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._store,)
@@ -77,7 +79,14 @@ class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
     def close(self) -> None:
         """Ends local workers started by this object and closes the connections. Idempotent."""
         self._end_fleet()
+        self._threads.close()
         self._store.close()
+
+    @property
+    def aio(self) -> AsyncRush:
+        """The methods as coroutine functions: ``await rush.aio.fetch_tasks()``, ``async for task in
+        rush.aio.stream()``."""
+        return AsyncRush(self, self._threads)
 
     @property
     def network(self) -> str:
@@ -158,6 +167,25 @@ class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
                 self._forget_handles()
                 return
         raise ConfigError(f"workers keep joining network {self.network!r}: stop what launches them, then reset")
+
+
+class AsyncRush(AsyncReader):
+    """What a manager can do, awaitable; see AsyncReader. An await of a call that writes, given up, leaves
+    open whether it was carried out."""
+
+    push_tasks = awaitable(Rush.push_tasks, waits=True)
+    push_finished_tasks = awaitable(Rush.push_finished_tasks)
+    push_failed_tasks = awaitable(Rush.push_failed_tasks)
+    empty_queue = awaitable(Rush.empty_queue)
+    retry_tasks = awaitable(Rush.retry_tasks)
+    cancel_tasks = awaitable(Rush.cancel_tasks)
+    start_workers = awaitable(Rush.start_workers, waits=True)
+    restart_workers = awaitable(Rush.restart_workers, waits=True)
+    worker_script = awaitable(Rush.worker_script)
+    wait_for_workers = awaitable(Rush.wait_for_workers, waits=True)
+    stop_workers = awaitable(Rush.stop_workers, waits=True)
+    reset = awaitable(Rush.reset, waits=True)
+    seed_sequence = awaitable(Rush.seed_sequence)
 
 
 def _reopened(store: Store) -> Rush:

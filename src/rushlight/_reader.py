@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
 from . import _inputs
@@ -109,6 +110,11 @@ class TaskReader:
             standing = self._watch(left)
             if standing.finished == known and standing.epoch == self._read_epoch:
                 self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+
+    def _unsee(self, seen: int) -> None:
+        """Tasks from number ``seen`` on are new again: who asked for them did not get them."""
+        with self._reading:
+            self._seen = min(self._seen, seen)
 
     def _fetch_one(self, state: TaskState, fields: Sequence[str] | None, as_: str) -> Any:
         check_request(as_, fields)
@@ -265,18 +271,26 @@ class TaskReader:
         """Finished and failed tasks as they happen, each once per object: a later ``stream`` goes on where
         this one stopped. Ends when none came for ``timeout`` seconds (None: never)."""
         limit = _inputs.seconds(timeout, "timeout", none=True)
+        while self._await_streamed(limit):
+            while (task := self._take_streamed()) is not None:
+                yield task
+
+    def _take_streamed(self) -> Task | None:
+        """The next task of the stream, if one is here."""
+        with suppress(IndexError):
+            return self._stream_ready.popleft()
+        return None
+
+    def _await_streamed(self, limit: float | None) -> bool:
+        """Waits for tasks of the stream; False when none came for ``limit`` seconds."""
         deadline = None if limit is None else time.monotonic() + limit
         while True:
             self._read_stream()
-            came = bool(self._stream_ready)
-            while self._stream_ready:
-                yield self._stream_ready.popleft()
-            if came:
-                deadline = None if limit is None else time.monotonic() + limit
-                continue
+            if self._stream_ready:
+                return True
             left = _left(deadline)
             if left <= 0:
-                return
+                return False
             standing = self._watch(left)
             if (
                 standing.finished,

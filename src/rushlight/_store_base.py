@@ -12,6 +12,7 @@ from typing import Any
 
 import hiredis
 
+from ._cancel import interruptible
 from ._codec import Codec, Spilled
 from ._connect import StoreConfig
 from ._disk_cache import digest_of
@@ -25,6 +26,8 @@ from .errors import SecretRequired, StoreError, StoreVersion
 
 #: Version of keys and records. A store written by a later version is refused with StoreVersion.
 FORMAT = 1
+#: Waiting connections that are kept for the next wait.
+_MOST_IDLE = 4
 _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
 
@@ -73,14 +76,22 @@ class StoreBase:
 
     @contextmanager
     def waiting_link(self) -> Iterator[Link]:
-        """A connection for one blocking command, so that nobody else waits behind it."""
+        """A connection for one blocking command, so that nobody else waits behind it. Raises Interrupted
+        where the call was given up (``_cancel``)."""
         with self._guard:
             link = self._idle.pop() if self._idle else Link(self.config, checked=True)
+        broken = True
         try:
-            yield link
+            with interruptible(link.interrupt):
+                yield link
+            broken = link.interrupted
         finally:
             with self._guard:
-                self._idle.append(link)
+                kept = not broken and len(self._idle) < _MOST_IDLE
+                if kept:
+                    self._idle.append(link)
+            if not kept:
+                link.close()
 
     def write(self, pack: Callable[[str], bytes | list[bytes]]) -> list[Any]:
         """Sends what ``pack(epoch)`` makes, all in one trip, and returns the last reply.

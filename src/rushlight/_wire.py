@@ -6,6 +6,7 @@ resending may: that is the scripts' and the readers' promise. Fork- and thread-s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from . import _scripts
+from ._cancel import Interrupted, check
 from ._connect import StoreConfig, check_server, unavailable
 from .errors import StoreError, StoreUnavailable
 
@@ -62,6 +64,8 @@ class Link:
         self._owed: deque[tuple[bytes, int]] = deque()
         self._answers: list[list[Any]] = []
         self._resent = False
+        #: True once the call on this connection was given up by another thread: nothing is sent any more.
+        self.interrupted = False
         _links.add(self)
 
     def connect(self) -> None:
@@ -124,6 +128,8 @@ class Link:
             try:
                 if self._connection is None:
                     self._open(self.config.connect_timeout)
+                if self.interrupted:
+                    raise Interrupted
                 return action()
             except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 self._drop()
@@ -139,6 +145,9 @@ class Link:
                 self._drop()
                 raise
             self._drop()
+            if self.interrupted:
+                raise Interrupted
+            check()
             now = time.monotonic()
             give_up = give_up if give_up is not None else now + self.config.patience
             if now + pause > give_up:
@@ -199,6 +208,14 @@ class Link:
             if isinstance(reply, hiredis.ReplyError):
                 raise refusal(reply, self.config)
             return [] if reply is False else [reply]
+
+    def interrupt(self) -> None:
+        """For another thread than the one that waits here: its call, and any later one, raises Interrupted."""
+        self.interrupted = True
+        sock = self._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from . import _inputs, _names
+from ._aio import AsyncReader, Threads
 from ._boards import BoardReader, shared_name
 from ._budget import Budget
 from ._lease import LeaseThread
@@ -94,6 +95,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
     def _assemble(self, store: Store, member: Member) -> None:
         self._begin_reading(store)
         self._begin_logs()
+        self._threads = Threads()
         self._member = member
         #: Numbers of the last calls about budgets, by budget.
         self._budget_calls: dict[str, int] = {}
@@ -123,6 +125,11 @@ class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
     def worker_id(self) -> str:
         """This worker's id."""
         return self._member.card.worker_id
+
+    @property
+    def aio(self) -> AsyncReader:
+        """The reading methods as coroutine functions. What a worker writes belongs to one thread, its own."""
+        return AsyncReader(self, self._threads)
 
     # --- creating -------------------------------------------------------------------------------
 
@@ -363,6 +370,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
     def close(self) -> None:
         """Leaves the network and closes the connections."""
         self.set_terminated()
+        self._threads.close()
         self._store.close()
 
 
