@@ -110,6 +110,7 @@ class Fleet(Muster):
         ``RUSHLIGHT_SECRET`` there. Stores the loop now; the workers go on when this process ends. ``python``:
         the interpreter to call on that host.
         """
+        n = _inputs.count(n_workers, "n_workers", least=1)
         spec = self._spec(
             loop,
             kwargs or {},
@@ -128,7 +129,7 @@ class Fleet(Muster):
         command = WorkerCommand.build(
             self._store.network, self._keep(spec), python=python, outlive=True, options=options
         )
-        return command.shell_line(_inputs.count(n_workers, "n_workers", least=1))
+        return command.shell_line(n)
 
     def restart_workers(
         self, worker_ids: Iterable[str], *, launcher: str | Launcher | None = None
@@ -148,12 +149,12 @@ class Fleet(Muster):
                     f"worker {wid!r} was not started by a launcher: start it where it came from"
                 )
             groups.setdefault((cards[wid].spec, cards[wid].launcher), []).append(wid)
+        chosen = {name: self._launcher(launcher if launcher is not None else name) for _, name in groups}
         self.stop_workers("kill", wanted)
-        self._past |= {
-            info.worker_id: info.started_at for info in self._store.workers() if info.worker_id in wanted
-        }
+        lives = {info.worker_id: info.started_at for info in self._store.workers()}
+        self._past |= {wid: lives.get(wid) for wid in wanted}
         for (spec_id, name), ids in groups.items():
-            self._launch(self._launcher(launcher if launcher is not None else name), spec_id, tuple(ids))
+            self._launch(chosen[name], spec_id, tuple(ids))
         return wanted
 
     def _launch(self, chosen: Launcher, spec_id: str, worker_ids: tuple[str, ...]) -> None:
@@ -202,13 +203,13 @@ class Fleet(Muster):
             max_restarts=settings["max_restarts"],
         )
 
-    def _environment(self) -> dict[str, str]:
     def _keep(self, spec: StartSpec) -> str:
         """Stores start arguments, and gives the network its root seed where they name one."""
         if spec.seed is not None:
             fix_root(self._store, spec.seed)
         return keep_spec(self._store, spec)
 
+    def _environment(self) -> dict[str, str]:
         """What the workers need to reach the same server: it may hold secrets, and so is never argv."""
         config = self._store.config
         found = {"RUSHLIGHT_URL": config.url or ""}
