@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SETTINGS
 
+from conftest import SETTINGS
 from rushlight._server import stop_server
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -106,7 +106,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_page_runs(
     page: Path, place: Path, wait_until: Callable[..., None], processes: Callable[[str], list[Any]]
 ) -> None:
-    """All blocks of a page, in order, in one fresh process; it prints what the page says and leaves nothing."""
+    """All blocks of a page, in one fresh process: it prints what the page says and leaves nothing."""
     text = page.read_text(encoding="utf-8")
     script = place / "page.py"
     script.write_text(script_of(text), encoding="utf-8")
@@ -131,7 +131,7 @@ def test_a_page_runs(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_block_that_does_not_run_says_why(page: Path) -> None:
-    """Python that is only to be read is marked, with a reason; no fence is indented, where none would run it."""
+    """Python that is only to be read is marked, with a reason; no fence is indented: it would not run."""
     text = page.read_text(encoding="utf-8")
     infos = [block.info for block in blocks_of(text)]
     odd = [info for info in infos if info.startswith("python") and info != "python"]

@@ -16,21 +16,25 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
         (
-            "epoch, format, drain flag, watch deadline, `line` once more than the plain queue is in use; per worker `w:<id>` its status letter and token, "
-            "`r:<id>` that it has been running, `c:<id>` its last claim"
+            "epoch, format, drain flag, watch deadline, `line` once more than the plain queue is in use, a "
+            "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
+            "running, `c:<id>` its last claim"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
     "queued": ("hash", "task key -> packed record waiting for a worker: the queued state itself"),
     "queue": ("list", "order of the queued tasks of priority 0: task keys, FIFO"),
     "ranked": ("zset", "order of the queued tasks of other priorities: score -priority"),
-    "private": ("zset", "order of the tasks queued for one worker: score is the worker's number"),
+    "private": (
+        "zset",
+        "order of the tasks queued for one worker: scores are 0, members sort by worker and place",
+    ),
     "delayed": ("zset", "retried tasks that wait: score is the time they become due, microseconds"),
     "waiting": ("hash", "task key -> the keys it waits for, of a queued task that may not start yet"),
     "dependents": ("hash", "task key -> the keys of those that wait for it"),
     "lapses": ("hash", "task key -> condition of the last attempt, of a task that was tried again"),
     "deadlines": ("zset", "running attempts that may not run for ever: score is the end, microseconds"),
-    "bell": ("list", "at most one token, there while the queue is not empty: wakes one idle worker"),
+    "bell": ("list", "a token while the queue is not empty: wakes one idle worker; more for a private task"),
     "running": ("hash", "task key -> packed record with worker, attempt and start: the running state itself"),
     "finished": ("list", "packed records in completion order, append-only: the finished state itself"),
     "failed": ("hash", "task key -> time, condition and packed record: the failed state itself"),
@@ -43,7 +47,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "boards": ("zset", "all leaderboards: scores are 0, members sort by board, score, arrival"),
     "standings": ("hash", "leaderboard -> its order; leaderboard and key -> its member in `boards`"),
     "events": ("stream", "one entry, rewritten at a change while somebody watches: wakes all watchers"),
-    "orders": ("stream", "commands to supervisors: kill, cancel; capped"),
+    "orders": ("stream", "commands to supervisors: kill, replace; capped"),
     "logs": ("stream", "what workers logged and printed; capped"),
     "specs": ("hash", "digest -> signed start arguments of worker loops; large ones in chunks, see blobs"),
     "blobs": (
