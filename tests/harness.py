@@ -29,6 +29,7 @@ from rushlight._server import find_binary
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 DEBIAN = "/usr/bin/redis-server"
+KINDS = ("valkey", "redis-7.0", "redis-6.2")
 
 #: The server is no child of ours, so that tests may count theirs; the shell beside it ends it when the
 #: pipe from this process closes.
@@ -38,7 +39,7 @@ exec 3<&0
   echo $server
   exec >/dev/null 2>&1
   cat <&3
-  kill -9 $server ) &
+  kill -9 $server; wait $server ) &
 """
 
 
