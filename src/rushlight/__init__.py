@@ -7,7 +7,7 @@ General layout, lowest first; a module imports only from those above it in this 
     _server, _connect, _wire         the embedded server; reaching a server; one connection
     lua/, _scripts, _store*, _member what a transition is, and every round trip as a verb
     _tables, _logs, _reader, _roster what has been read, as tables
-    _seeding, _boards, _budget       seeds, leaderboards and budgets
+    _seeding, _boards, _budget       seeds, leaderboards and budgets; _sharing has them for workers
     _worker, launchers/              a worker's face; how processes are started
     _child, _supervisor              the life of worker processes
     _isolated, _loops                calls in processes of their own; ready-made worker loops

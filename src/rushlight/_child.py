@@ -107,7 +107,8 @@ def _settle_in(job: ChildJob) -> None:
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    setattr(sys, "__stdin__", sys.stdin)  # noqa: B010 - typed as final, and about to be another
     set_name(job.card.worker_id)
 
     def ask_to_leave(_number: int, _frame: FrameType | None) -> None:
@@ -132,13 +133,17 @@ def _prepare(job: ChildJob) -> Ready:
             importlib.import_module(package)
         loop, kwargs, names = open_code(store, spec)
         _set_globals(loop, names)
-        worker = RushWorker.supervised(store, member)
+        worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel))
         _check_call(loop, worker, kwargs)
         member.join(WorkerState.RUNNING)
     except BaseException:
         log.close()
         raise
     return Ready(loop, kwargs, worker, log)
+
+
+def _tell_limit(channel: Channel, seconds: float) -> None:
+    channel.send(event="limit", seconds=seconds)
 
 
 def _open_log(store: Store, worker_id: str, level: str | int | None) -> NetworkHandler:

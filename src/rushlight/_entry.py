@@ -17,9 +17,10 @@ from ._child import ChildJob
 from ._children import open_channel
 from ._connect import StoreConfig
 from ._names import random_name
+from ._options import Options
 from ._store import Store
 from ._store_roster import WorkerCard
-from ._supervisor import Options, Supervisor
+from ._supervisor import Supervisor
 from .errors import ConfigError, RushlightError
 from .launchers import read_environment
 

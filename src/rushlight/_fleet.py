@@ -192,7 +192,7 @@ class Fleet(Muster):
             loop=code,
             arguments=arguments,
             packages=tuple(_inputs.key_list(settings["packages"], "packages")),
-            paths=tuple(path for path in sys.path if path),
+            paths=_own_paths(),
             directory=os.getcwd(),
             log_level=_inputs.log_level(settings["log_level"]),
             log_dir=None if log_dir is None else _inputs.directory(log_dir, "log_dir"),
@@ -234,6 +234,14 @@ class Fleet(Muster):
             close = getattr(launcher, "close", None)
             if close is not None:
                 close()
+
+
+def _own_paths() -> tuple[str, ...]:
+    """Where the user's own modules come from: the import path without the interpreter's, which is another one
+    where the worker runs."""
+    ours = tuple({os.path.realpath(place) for place in (sys.prefix, sys.base_prefix, sys.exec_prefix)})
+    found = dict.fromkeys(os.path.abspath(path or os.getcwd()) for path in sys.path)
+    return tuple(path for path in found if not os.path.realpath(path).startswith(ours))
 
 
 def _end_all() -> None:

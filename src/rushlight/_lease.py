@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 
+from ._alarms import Alarms
 from ._member import Member
 from ._store import Store
 from .errors import StoreError
@@ -27,13 +27,13 @@ class LeaseThread:
         self._lease = member.lease
         self._wake = threading.Event()
         self._stopped = False
-        self._due = math.inf
+        self._alarms = Alarms()
         self._thread = threading.Thread(target=self._run, name=f"rushlight-lease-{member.card.worker_id}", daemon=True)
         self._thread.start()
 
     def due_in(self, seconds: float) -> None:
         """Looks for what has run out of time once these seconds are over: a task's own limit."""
-        self._due = min(self._due, time.monotonic() + seconds)
+        self._alarms.add(time.monotonic() + seconds)
         self._wake.set()
 
     def stop(self) -> None:
@@ -46,15 +46,13 @@ class LeaseThread:
     def _run(self) -> None:
         beat_at = time.monotonic() + self._lease / 3
         while not self._stopped:
-            self._wake.wait(max(0.0, min(beat_at, self._due) - time.monotonic()))
+            self._wake.wait(max(0.0, min(beat_at, self._alarms.next) - time.monotonic()))
             self._wake.clear()
             now = time.monotonic()
             if self._stopped:
                 return
             try:
-                overdue = now >= self._due
-                if overdue:
-                    self._due = math.inf
+                overdue = self._alarms.ring(now)
                 if now >= beat_at:
                     beat_at = now + self._lease / 3
                     card = self._member.card

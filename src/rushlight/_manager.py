@@ -16,7 +16,6 @@ from ._fleet import Fleet
 from ._logs import LogReader
 from ._plan import find_config
 from ._queueing import Queueing
-from ._reader import TaskReader
 from ._roster import WorkerReader
 from ._seeding import SeedReader
 from ._store import Store

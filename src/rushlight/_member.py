@@ -84,7 +84,7 @@ class Member:
 
     def join(self, state: WorkerState) -> None:
         """Registers, or moves on from starting to running."""
-        self._epoch = self.store.register([self.card], state, self.lease)
+        self._epoch = self.store.register([self.card], state, self.lease, known=bool(self._epoch))
         self._letter = "s" if state is WorkerState.STARTING else "r"
         # Whether it was asked to leave meanwhile, only the server knows.
         self._told = 0.0
@@ -92,7 +92,7 @@ class Member:
     def leave(self, message: str) -> None:
         """Ends the membership; tasks still held fail with the message."""
         end = WorkerEnd(self.card.worker_id, self.card.token, WorkerState.TERMINATED, message)
-        self.store.bury([end])
+        self.store.bury_or_replace([end])
         self._letter = "t"
 
     @property
@@ -312,8 +312,8 @@ class Member:
         self.card = replace(self.card, token=random_token())
         try:
             self.join(WorkerState.RUNNING)
-        except ConfigError:
-            # Somebody else goes by this id by now.
+        except (ConfigError, WorkerLost):
+            # Somebody else goes by this id by now, or the network was reset.
             self._letter, self._on_rejoin = "l", None
             return False
         _log.warning("worker %s had been declared lost and has come back", self.card.worker_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from . import _children
 from ._capture import Capture
@@ -53,8 +54,8 @@ class WorkerProcess:
         self.deadline = NEVER
         _children.kill_group(self.born.pid)
 
-    def hear(self) -> list[str] | None:
-        """Takes in what the process has said of itself; the events by name, None once it says no more."""
+    def hear(self) -> list[dict[str, Any]] | None:
+        """Takes in what the process has said of itself; the messages, None once it says no more."""
         messages = self.born.channel.receive()
         if messages is None:
             return None
@@ -64,7 +65,7 @@ class WorkerProcess:
             elif message["event"] == "ended":
                 self.report = Report(**message["report"])
                 self.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after its loop had ended")
-        return [message["event"] for message in messages]
+        return messages
 
     def descriptors(self) -> list[int]:
         """What there is to select on, besides the output."""

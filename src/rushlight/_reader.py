@@ -5,13 +5,15 @@ Keeps what it has read: finished tasks never change, so each is fetched once per
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from . import _inputs
@@ -33,15 +35,26 @@ class TaskReader:
 
     def _begin_reading(self, store: Store) -> None:
         self._store = store
-        self._reading = threading.RLock()
-        self._finished = FinishedTable(resolve=store.load_spilled)
-        self._finished_keys: list[str] = []
-        self._finished_seqs = array("q")
+        self._begin_cache()
         self._read_epoch = ""
         self._seen = 0
         self._streamed = (0, 0)
         #: Tasks read for a stream and not given away yet: the next stream begins with them.
         self._stream_ready: deque[Task] = deque()
+        _readers.add(self)
+
+    def _begin_cache(self) -> None:
+        self._reading = threading.RLock()
+        self._finished = FinishedTable(resolve=self._store.load_spilled)
+        self._finished_keys: list[str] = []
+        self._finished_seqs = array("q")
+
+    def _after_fork(self) -> None:
+        """In a forked child: a thread that is not here may have held the lock, in the middle of taking tasks in."""
+        if self._reading.acquire(blocking=False):
+            self._reading.release()
+        else:
+            self._begin_cache()
 
     # --- tables ---------------------------------------------------------------------------------
 
@@ -354,3 +367,14 @@ def _wait_result(wanted: list[str], states: dict[str, TaskState | None], reason:
     pending = [key for key in wanted if states[key] not in _FINAL]
     done, failed = by_state.get(TaskState.FINISHED, []), by_state.get(TaskState.FAILED, [])
     return WaitResult(done, failed, pending, reason)
+
+
+_readers: weakref.WeakSet[TaskReader] = weakref.WeakSet()
+
+
+def _free_readers() -> None:
+    for reader in list(_readers):
+        reader._after_fork()
+
+
+os.register_at_fork(after_in_child=_free_readers)

@@ -103,8 +103,8 @@ def by_sha(sha: str) -> Script:
     return next(script for script in map(load, NAMES) if script.sha == sha)
 
 
-class Scripts:
-    """The scripts of one network: each method packs one call.
+class Packer:
+    """The keys of one network, and calls packed with them.
 
     A script's keys are the same for every call, so they are given once, here; only ``stop`` and
     ``reset`` also touch keys of single workers.
@@ -123,6 +123,32 @@ class Scripts:
             head = (*head[:2], len(KEYS[name]) + len(more), *head[3:], *more)
         packed: bytes = hiredis.pack_command((*head, *args))  # type: ignore[arg-type]
         return packed
+
+
+class SharingScripts(Packer):
+    """What workers share beside tasks: the root of their seeds, budgets, leaderboards."""
+
+    def root(self, author: Author, seed: str) -> bytes:
+        return self._pack("root", (*author, seed))
+
+    def take(self, member: Author, budget: str, number: int, n: int, process: str) -> bytes:
+        return self._pack("take", (*member, budget, number, n, process))
+
+    def give_back(self, member: Author, budget: str, number: int) -> bytes:
+        return self._pack("give_back", (*member, budget, number))
+
+    def budget(self, budget: str) -> bytes:
+        return self._pack("budget", (budget,))
+
+    def board_add(self, author: Author, board: str, order: str, key: str, *ranks: bytes) -> bytes:
+        return self._pack("board_add", (*author, board, order, key, *ranks))
+
+    def board(self, board: str, what: str, argument: str | int = "") -> bytes:
+        return self._pack("board", (board, what, argument))
+
+
+class Scripts(SharingScripts):
+    """The scripts of one network: each method packs one call."""
 
     def open(self, epoch: str, version: int) -> bytes:
         return self._pack("open", (epoch, version))
@@ -163,8 +189,8 @@ class Scripts:
     def counts(self) -> bytes:
         return self._pack("counts", ())
 
-    def register(self, epoch: str, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
-        return self._pack("register", (epoch, proposed, version, lease, *workers))
+    def register(self, known: bool, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
+        return self._pack("register", (int(known), proposed, version, lease, *workers))
 
     def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
         return self._pack("beat", (epoch, lease, *workers))
@@ -172,8 +198,8 @@ class Scripts:
     def reap(self, epoch: str, condition: bytes) -> bytes:
         return self._pack("reap", (epoch, condition))
 
-    def bury(self, epoch: str, *ends: Argument) -> bytes:
-        return self._pack("bury", (epoch, *ends))
+    def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
+        return self._pack("bury", (epoch, int(come_back), *ends))
 
     def stop(self, epoch: str, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]) -> bytes:
         bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
@@ -187,24 +213,6 @@ class Scripts:
 
     def refer(self, place: str, epoch: str, digest: str, manifest: bytes, field: str) -> bytes:
         return self._pack(f"refer:{place}", (epoch, digest, manifest, field))
-
-    def root(self, author: Author, seed: str) -> bytes:
-        return self._pack("root", (*author, seed))
-
-    def take(self, member: Author, budget: str, number: int, n: int, process: str) -> bytes:
-        return self._pack("take", (*member, budget, number, n, process))
-
-    def give_back(self, member: Author, budget: str, number: int) -> bytes:
-        return self._pack("give_back", (*member, budget, number))
-
-    def budget(self, budget: str) -> bytes:
-        return self._pack("budget", (budget,))
-
-    def board_add(self, author: Author, board: str, order: str, key: str, *ranks: bytes) -> bytes:
-        return self._pack("board_add", (*author, board, order, key, *ranks))
-
-    def board(self, board: str, what: str, argument: str | int = "") -> bytes:
-        return self._pack("board", (board, what, argument))
 
     def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, worker_id, *entries))

@@ -14,7 +14,7 @@ from ._store_base import FORMAT
 from ._store_reads import ReadVerbs
 from ._store_tasks import TaskVerbs
 from ._wire import command
-from .errors import ConfigError, DataMissing, StoreError, WorkerLost
+from .errors import ConfigError, DataMissing, WorkerLost
 
 LETTERS = {
     "s": WorkerState.STARTING,
@@ -22,6 +22,7 @@ LETTERS = {
     "d": WorkerState.RUNNING,
     "t": WorkerState.TERMINATED,
     "k": WorkerState.KILLED,
+    "i": WorkerState.STARTING,
     "l": WorkerState.LOST,
 }
 _FINAL = {WorkerState.TERMINATED: "t", WorkerState.KILLED: "k", WorkerState.LOST: "l"}
@@ -67,16 +68,22 @@ class Beat:
 class RosterVerbs(TaskVerbs, ReadVerbs):
     """The network's workers."""
 
-    def register(self, cards: Sequence[WorkerCard], state: WorkerState, lease: float) -> str:
+    def register(
+        self, cards: Sequence[WorkerCard], state: WorkerState, lease: float, *, known: bool = False
+    ) -> str:
         """Makes workers members, all or none, and returns the epoch. With the same tokens again it moves
-        them on. ConfigError if a live worker has the id, WorkerLost if this life was ended meanwhile."""
+        them on. ConfigError if a live worker has the id, WorkerLost if this life was ended meanwhile.
+        ``known``: they have been here before, so that a network reset since does not take them."""
         letter = "s" if state is WorkerState.STARTING else "r"
         args: list[Any] = []
         for card in cards:
             told = {name: getattr(card, name) for name in card.__slots__ if name not in ("worker_id", "token")}
             args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
-        command = self.scripts.register("", random_token(), FORMAT, int(lease * 1e6), *args)
+        command = self.scripts.register(known, random_token(), FORMAT, int(lease * 1e6), *args)
         reply = self.link.call(command)
+        if reply[0] == b"TAKEN" and self.reap():
+            # Its holder had been gone for longer than its lease, and nobody had looked.
+            reply = self.link.call(command)
         if reply[0] == b"TAKEN":
             taken = [name.decode() for name in reply[1]]
             raise ConfigError(
@@ -85,7 +92,8 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             )
         if reply[0] == b"GONE":
             gone = [name.decode() for name in reply[1]]
-            raise WorkerLost(f"worker {gone[0]!r} was stopped while it started", worker_id=gone[0])
+            why = "is not known any more: the network was reset" if known else "was stopped while it started"
+            raise WorkerLost(f"worker {gone[0]!r} {why}", worker_id=gone[0])
         self.accept_format(int(reply[2]))
         self.epoch = reply[1].decode()
         return self.epoch
@@ -117,6 +125,13 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def bury(self, ends: Sequence[WorkerEnd]) -> list[str]:
         """Ends workers whose process ended or that leave; returns those that had not ended before."""
+        return self.bury_or_replace(ends, come_back=False)[0]
+
+    def bury_or_replace(
+        self, ends: Sequence[WorkerEnd], *, come_back: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Like ``bury``; but workers that were interrupted, because their task was stopped, stay expected with
+        ``come_back``, and are returned apart: their supervisor is to start them again."""
         args: list[Any] = []
         for end in ends:
             report = {
@@ -128,13 +143,13 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             told = {name: value for name, value in report.items() if value not in (None, "")}
             condition = self.encode_condition({"message": end.message, **told, **end.exit.extra})
             args += (end.worker_id, end.token, _FINAL[end.state], condition, msgspec.msgpack.encode(report))
-        reply = self.link.call(self.scripts.bury(self.epoch, *args))
+        reply = self.link.call(self.scripts.bury(self.epoch, come_back, *args))
         if reply[0] == b"EPOCH":
             if not reply[1]:
-                return []
+                return [], []
             self.epoch = reply[1].decode()
-            return self.bury(ends)
-        return [wid.decode() for wid in reply[1]]
+            return self.bury_or_replace(ends, come_back=come_back)
+        return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[4]]
 
     def stop(self, worker_ids: Sequence[str], *, kill: bool) -> tuple[list[str], list[str]]:
         """Asks workers to leave, or ends them now; returns those stopped and those that were not live."""
@@ -234,9 +249,11 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def reset_tasks(self) -> None:
         """Deletes the tasks and what belongs to them; workers stay members."""
         if self._adopt():
-            reply = self.write(lambda epoch: self.scripts.reset_tasks(epoch, random_token()))
+            reply = self.link.call(self.scripts.reset_tasks(self.epoch, random_token()))
             self.epoch = ""
-            self.large.remove_files(reply[2])
+            # Else it was reset during this call: by somebody, or by this call, sent twice.
+            if reply[0] == b"ok":
+                self.large.remove_files(reply[2])
 
     def reset_all(self, worker_ids: Sequence[str]) -> list[str]:
         """Deletes every key, given the ids of all workers; returns ids it was not told of, deleting nothing."""
@@ -245,8 +262,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         reply = self.link.call(self.scripts.reset_all(self.epoch, tuple(worker_ids)))
         if reply[0] == b"WORKERS":
             return [wid.decode() for wid in reply[1]]
-        if reply[0] == b"EPOCH" and reply[1]:
-            raise StoreError(f"network {self.network!r} was reset by somebody else just now")
+        # EPOCH: it was reset during this call: by somebody, or by this call, sent twice.
         self.epoch = ""
         self.large.remove_files(reply[2] if reply[0] == b"ok" else ())
         return []

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from ._capture import Stream, make_log_directory, open_log_file
 from ._child import ChildJob
 from ._children import Channel, Guard
 from ._connect import StoreConfig
-from ._names import random_token
+from ._options import Options
 from ._process import EXIT_TIME, NEVER, SIGNALS, WorkerProcess, bear
 from ._records import Exit, WorkerState
 from ._spec import StartSpec, load_spec
@@ -40,19 +39,6 @@ _RESTART_PAUSE = 0.1
 _OWN_FILES, _FILES_PER_WORKER = 64, 6
 #: Why a worker that is no member any more is killed, by its letter in the server's answer.
 _OUT = {"k": "stopped by a manager", "l": "declared lost, as its lease ran out", "?": "the network was reset"}
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a supervisor is told on its command line. ``parent``: the process it must not outlive."""
-
-    network: str
-    spec_id: str
-    worker_ids: tuple[str, ...]
-    launcher: str = "process"
-    parent: int | None = None
-    grace: float = 20.0
-    spawn: bool = False
 
 
 @dataclass(slots=True)
@@ -114,7 +100,7 @@ class Supervisor:
         if isinstance(error, DataMissing):
             # The network was reset: it is not to come back for the sake of this message.
             return
-        cards = [self._card(worker_id, os.getpid()) for worker_id in worker_ids]
+        cards = [self._options.card(self._spec, worker_id, os.getpid()) for worker_id in worker_ids]
         told = Exit(1, None, str(error), f"{type(error).__name__}: {error}")
         ends = [WorkerEnd(card.worker_id, card.token, WorkerState.LOST, exit=told) for card in cards]
         with contextlib.suppress(RushlightError):
@@ -191,7 +177,7 @@ class Supervisor:
         return None
 
     def _bear(self, worker: _Worker) -> WorkerProcess | ChildJob:
-        card = self._card(worker.worker_id, 0)
+        card = self._options.card(self._spec, worker.worker_id, 0)
         log = open_log_file(self._spec.log_dir, worker.worker_id)
         process = bear(card, log)
         if isinstance(process, Channel):
@@ -241,21 +227,6 @@ class Supervisor:
                 process.born.channel.send(network=options.network, spec_id=options.spec_id, card=asdict(card))
             process.born.channel.send(event="go")
 
-    def _card(self, worker_id: str, pid: int) -> WorkerCard:
-        host = socket.gethostname()
-        supervisor = f"{host}:{os.getpid()}"
-        launcher = self._options.launcher
-        return WorkerCard(
-            worker_id,
-            random_token(),
-            pid,
-            host,
-            launcher,
-            supervisor,
-            self._spec.on_lost,
-            self._options.spec_id,
-        )
-
     # --- what happens ---------------------------------------------------------------------------
 
     def _on_output(self, process: WorkerProcess, stream: Stream) -> None:
@@ -265,11 +236,15 @@ class Supervisor:
             self._watch.remove(descriptor)
 
     def _on_message(self, worker: _Worker, process: WorkerProcess) -> None:
-        events = process.hear()
-        if events is None:
+        messages = process.hear()
+        if messages is None:
             self._watch.remove(process.born.channel.fileno())
-        elif "leave" in events:
-            self._uplink.ask_to_leave([worker.worker_id])
+            return
+        for message in messages:
+            if message["event"] == "leave":
+                self._uplink.ask_to_leave([worker.worker_id])
+            elif message["event"] == "limit":
+                self._uplink.look_in(message["seconds"])
 
     def _on_end(self, worker: _Worker, process: WorkerProcess) -> None:
         watched = [*process.descriptors(), *process.capture.descriptors.values()]
@@ -295,10 +270,20 @@ class Supervisor:
     def _on_orders(self) -> None:
         for order in self._uplink.orders():
             for worker in self._workers:
-                if order.op == "kill" and worker.worker_id in order.worker_ids:
+                if worker.worker_id not in order.worker_ids:
+                    continue
+                if order.op == "replace" and worker.process is not None:
+                    self._interrupt(worker.process, order.token)
+                elif order.op == "kill":
                     worker.start_at, worker.restarts_left = None, 0
                     if worker.process is not None:
                         worker.process.kill(_OUT["k"])
+
+    def _interrupt(self, process: WorkerProcess, token: str) -> None:
+        """Ends the life the token names: a task of it ran too long, or was cancelled. The network expects the
+        worker back, which does not count as a restart."""
+        if process.card.token == token:
+            process.kill("its task was stopped")
 
     def _on_signals(self, signals: SignalPipe) -> None:
         for number in signals.read():
@@ -327,8 +312,14 @@ class Supervisor:
             [(process.card.worker_id, process.capture) for process in members],
         )
         self._listen()
+        for worker_id in self._uplink.take_interrupted():
+            for worker in self._workers:
+                if worker.worker_id == worker_id and not self._stopping:
+                    worker.start_at = time.monotonic()
         for process, letter in zip(members, letters, strict=False):
-            if letter in _OUT:
+            if letter == "i":
+                self._interrupt(process, process.card.token)
+            elif letter in _OUT:
                 process.kill(_OUT[letter])
             elif letter == "t":
                 process.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after it had left")
@@ -341,7 +332,7 @@ class Supervisor:
 
     def _drain(self, signal_name: str) -> None:
         """Lets the workers finish the task at hand, then leave, within the grace."""
-        self._stopping = True
+        self._stopping, self._uplink.come_back = True, False
         grace = self._options.grace
         for worker in self._workers:
             worker.start_at = None
@@ -350,7 +341,7 @@ class Supervisor:
             process.limit(grace, f"did not leave within {grace:g} s after {signal_name}")
 
     def _stop_now(self, reason: str) -> None:
-        self._stopping = True
+        self._stopping, self._uplink.come_back = True, False
         if self._parent is not None:
             # They stay readable from now on.
             self._watch.remove(*self._parent.descriptors())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._alarms import Alarms
 from ._capture import Capture
 from ._records import WorkerState
 from ._store import Order, OrderListener, Store
@@ -56,6 +57,10 @@ class Uplink:
         self._flush_at = 0.0
         self._retry_at = 0.0
         self._pause = _PAUSE
+        self._limits = Alarms()
+        #: Whether workers whose task was stopped are to be started again.
+        self.come_back = True
+        self._interrupted: list[str] = []
 
     # --- to be called at once ------------------------------------------------------------------
 
@@ -95,6 +100,15 @@ class Uplink:
         """These workers are to leave after the task at hand."""
         self._unsaid.leaving += worker_ids
 
+    def look_in(self, seconds: float) -> None:
+        """A task taken just now may run this long: what has run out of time is to be looked for then."""
+        self._limits.add(self._clock() + seconds)
+
+    def take_interrupted(self) -> list[str]:
+        """Workers whose end was said, and whom the network expects back."""
+        interrupted, self._interrupted = self._interrupted, []
+        return interrupted
+
     @property
     def unsaid_ends(self) -> int:
         return len(self._unsaid.ends)
@@ -124,6 +138,8 @@ class Uplink:
                 self._beat_at = now
             if now >= self._beat_at:
                 letters = self._beat(members)
+            if self._limits.ring(now):
+                self._store.reap()
             self._send(now, captures)
         except StoreError as error:
             self.lose(error)
@@ -133,7 +149,7 @@ class Uplink:
 
     def time_left(self, *, flush: bool) -> float:
         """Seconds until ``tend`` has something to do; ``flush``: there is output to be sent."""
-        due = min(self._beat_at, self._flush_at if flush else _NEVER)
+        due = min(self._beat_at, self._limits.next, self._flush_at if flush else _NEVER)
         if self._unsaid or self._listener is None:
             due = 0.0
         return max(0.0, max(due, self._retry_at) - self._clock())
@@ -183,7 +199,7 @@ class Uplink:
             self._log(*unsaid.logs[0])
             del unsaid.logs[0]
         if unsaid.ends:
-            self._store.bury(unsaid.ends)
+            self._interrupted += self._store.bury_or_replace(unsaid.ends, come_back=self.come_back)[1]
             unsaid.ends = []
 
     def _log(self, worker_id: str, entries: list[dict[str, Any]]) -> None:

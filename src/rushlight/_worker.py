@@ -16,8 +16,6 @@ from typing import Any, Self, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
-from ._boards import BoardReader, shared_name
-from ._budget import Budget
 from ._lease import LeaseThread
 from ._logs import LogReader
 from ._member import Member, Verdict
@@ -25,9 +23,7 @@ from ._plan import find_config
 from ._reader import TaskReader
 from ._records import Task, TaskState, WorkerState
 from ._roster import WorkerReader
-from ._scripts import Author
-from ._seeding import SeedReader
-from ._seeds import Seed
+from ._sharing import Sharing
 from ._store import Store
 from ._store_roster import WorkerCard
 from ._store_tasks import Encoded
@@ -40,7 +36,7 @@ Fields = Mapping[str, Any]
 _LEFT = "Task failed"
 
 
-class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
+class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     """A member of a network that does tasks; registers on construction.
 
     One worker belongs to one thread at a time, like the loop that drives it; reading is thread-safe.
@@ -97,9 +93,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
         self._begin_logs()
         self._threads = Threads()
         self._member = member
-        #: Numbers of the last calls about budgets, by budget.
-        self._budget_calls: dict[str, int] = {}
-        self._root: tuple[str, Seed] | None = None
+        self._begin_sharing()
         #: Seconds beyond a task's limit until others are to look at it: who ends tasks itself wants none.
         self._limit_grace = 0.0
         #: Attempt of each task this worker holds.
@@ -328,22 +322,6 @@ class RushWorker(TaskReader, WorkerReader, LogReader, BoardReader, SeedReader):
             yield self
         finally:
             self._member.end_behind()
-
-    # --- sharing --------------------------------------------------------------------------------
-
-    def budget(self, n: int, name: str = "default") -> Budget:
-        """``n`` units of work for the whole network: ``while worker.budget(100).take(): ...`` runs 100 tasks
-        in all, whoever runs them and whoever is killed meanwhile. Makes no round trip; gone with the tasks at
-        a reset."""
-        return Budget(self._member, self._budget_calls, shared_name(name), _inputs.count(n, "n"))
-
-    def _author(self, pack: Callable[[Author], bytes]) -> list[Any]:
-        return self._member._write(lambda member: [pack(member[:3])])
-
-    def _root_seed(self) -> Seed:
-        if self._root is None or self._root[0] != self._member._epoch:
-            self._root = self._ask_root()
-        return self._root[1]
 
     # --- leaving --------------------------------------------------------------------------------
 

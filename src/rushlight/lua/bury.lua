@@ -3,21 +3,24 @@
 -- they still held. A state that was final before stays (a killed worker's process dies later); the exit
 -- report is kept in any case. Only the life the token names is ended.
 -- KEYS: control running failed failures tallies workers events, then the line, then ends.
--- ARGV: epoch, then per worker: id, token, letter, condition, report (packed).
--- Reply: {'ok', ids ended now, keys failed, keys queued again}, or EPOCH.
+-- ARGV: epoch, '1' where interrupted workers are to come back, then per worker: id, token, letter, condition,
+--   report (packed).
+-- Reply: {'ok', ids ended now, keys failed, keys queued again, ids to be started again}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 though_full(KEYS[1])
 local keys = losing_keys('ends')
-local now, ids, gone = clock(), {}, {}
+local now, ids, gone, back = clock(), {}, {}, {}
 local stamp = cmsgpack.pack(now)
-for i = 2, #ARGV, 5 do
+for i = 3, #ARGV, 5 do
   local wid, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
   if status and string.sub(status, 2) == token then
     redis.call('HSET', keys.ends, wid, stamp .. ARGV[i + 4])
-    if retire(keys, wid, status, letter) then
+    if ARGV[2] == '1' and is_interrupted(status) then
+      back[#back + 1] = wid
+    elseif retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid
       gone[wid] = {condition = ARGV[i + 3], requeue = letter == 'l' and card(keys, wid).on_lost == 'requeue'}
     end
@@ -26,4 +29,4 @@ end
 local failed, again = {}, {}
 if #ids > 0 then failed, again = lose(keys, gone, now) end
 announce(keys.events, c[2], now)
-return {'ok', ids, failed, again}
+return {'ok', ids, failed, again, back}

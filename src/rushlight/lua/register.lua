@@ -3,14 +3,10 @@
 -- has none. The same token again moves a worker on from starting to running; another token takes over an
 -- id only when its last holder is gone.
 -- KEYS: control workers ends leases events.
--- ARGV: epoch or '' (not yet known), proposed epoch, format, lease in microseconds, then per worker:
---   id, token, letter, card.
--- Reply: {'ok', epoch, format}, or {'TAKEN', ids}, or EPOCH (reset since), or {'GONE', ids} (a start that
---   was stopped or given up meanwhile).
-if ARGV[1] ~= '' then
-  local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
-  if refused then return refused end
-end
+-- ARGV: '1' if the workers have been here before, proposed epoch, format, lease in microseconds, then per
+--   worker: id, token, letter, card.
+-- Reply: {'ok', epoch, format}, or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
+--   meanwhile, or workers that have been here and of which the network, reset since, knows nothing).
 local now, taken, gone = clock(), {}, {}
 for i = 5, #ARGV, 4 do
   local status = redis.call('HGET', KEYS[1], 'w:' .. ARGV[i])
@@ -19,6 +15,8 @@ for i = 5, #ARGV, 4 do
     local live = letter == 's' or letter == 'r' or letter == 'd'
     if live and not mine then taken[#taken + 1] = ARGV[i] end
     if mine and not live then gone[#gone + 1] = ARGV[i] end
+  elseif ARGV[1] == '1' then
+    gone[#gone + 1] = ARGV[i]
   end
 end
 if #taken > 0 then return {'TAKEN', taken} end

@@ -7,6 +7,13 @@
 -- Reply: {'ok', keys deleted, references to files nobody needs any more}, or {'WORKERS', ids not named}, or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
+though_full(KEYS[1])
+-- Lua cannot pass thousands of arguments at once.
+local function unlink(first)
+  local n = 0
+  for i = first, #KEYS, 1000 do n = n + redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS))) end
+  return n
+end
 if ARGV[2] == 'tasks' then
   local fields = redis.call('HKEYS', KEYS[1])
   for _, field in ipairs(fields) do
@@ -22,7 +29,7 @@ if ARGV[2] == 'tasks' then
       redis.call('HDEL', KEYS[2], entries[i])
     end
   end
-  return {'ok', redis.call('UNLINK', unpack(KEYS, 3)), files}
+  return {'ok', unlink(3), files}
 end
 local named, unknown = {}, {}
 for i = 4, #ARGV do named[ARGV[i]] = true end
@@ -31,4 +38,4 @@ for _, wid in ipairs(redis.call('HKEYS', KEYS[3])) do
 end
 if #unknown > 0 then return {'WORKERS', unknown} end
 local files = redis.call('HVALS', KEYS[2])
-return {'ok', redis.call('UNLINK', unpack(KEYS)), files}
+return {'ok', unlink(1), files}

@@ -14,7 +14,7 @@ local now, stopped, idle, gone, failed = clock(), {}, {}, {}, {}
 for i = 5, #ARGV do
   local wid, bell = ARGV[i], KEYS[19 + i - 4]
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
-  if not is_live(status) then
+  if not is_live(status) and not is_interrupted(status) then
     idle[#idle + 1] = wid
   else
     stopped[#stopped + 1] = wid

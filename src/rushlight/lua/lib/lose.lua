@@ -34,11 +34,16 @@ local function lose(keys, gone, now)
   return failed, requeued
 end
 
+-- Waits for its process to be replaced: its task was taken from it (letter i).
+local function is_interrupted(status)
+  return status and string.sub(status, 1, 1) == 'i'
+end
+
 -- Ends a worker's membership under a final letter; false where it had ended before.
 local function retire(keys, wid, status, letter)
   redis.call('ZREM', keys.leases, wid)
   redis.call('HDEL', keys.control, 'c:' .. wid)
-  if not is_live(status) then return false end
+  if not is_live(status) and not is_interrupted(status) then return false end
   redis.call('HSET', keys.control, 'w:' .. wid, letter .. string.sub(status, 2))
   share_private(keys, wid)
   return true
@@ -52,13 +57,15 @@ local function card(keys, wid)
   return said
 end
 
--- Takes a running task from its worker, with this condition. A worker under a supervisor ends with it: it may
--- hang in the task, so its process is replaced, and until then it may not write.
+-- A task was taken from its worker. One under a supervisor ends with it (letter i): it may hang in the task, so
+-- its process is replaced, and until then it may not write. Its other tasks fail with this condition.
 local function interrupt(keys, key, value, condition, gone, orders)
   local _, wid = cmsgpack.unpack_one(value, 0)
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
   if card(keys, wid).supervisor ~= '' and is_live(status) then
-    retire(keys, wid, status, 'k')
+    -- The lease goes on: until it runs out, or its supervisor brings it back, the worker is expected.
+    redis.call('HDEL', keys.control, 'c:' .. wid)
+    redis.call('HSET', keys.control, 'w:' .. wid, 'i' .. string.sub(status, 2))
     gone[wid] = {condition = condition, requeue = false}
     redis.call('XADD', orders, 'MAXLEN', '~', 1000, '*', 'o',
       cmsgpack.pack({op = 'replace', worker_ids = {wid}, token = string.sub(status, 2)}))
