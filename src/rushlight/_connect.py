@@ -114,7 +114,8 @@ class StoreConfig:
                 **settings,
                 "protocol": 2,
                 "socket_connect_timeout": limit,
-                "socket_timeout": max(limit, self.timeout),
+                # Until it is handed over: a server that takes connections and says nothing is not there.
+                "socket_timeout": limit,
                 "retry": Retry(NoBackoff(), 0),
                 **self.options,
             }

@@ -70,11 +70,14 @@ class LargeObjects:
     # --- writing --------------------------------------------------------------------------------
 
     def keep(self, epoch: str, objects: Mapping[str, bytes]) -> list[bytes]:
-        """The calls that store these values, to be sent ahead of what refers to them in the same trip. Where
-        they are large they are sent here and now instead, those only that the server does not have."""
-        if sum(map(len, objects.values())) <= WORTH_ASKING:
-            return [self._scripts.keep_blobs(epoch, *pair) for pair in objects.items()]
-        self.send("blobs", epoch, objects)
+        """Stores these values ahead of what refers to them, in a trip of their own: where the server refuses
+        them (its memory is full) nothing must refer to them. Returns no calls to be sent with the others."""
+        calls = [self._scripts.keep_blobs(epoch, *pair) for pair in objects.items()]
+        if sum(map(len, objects.values())) > WORTH_ASKING:
+            self.send("blobs", epoch, objects)
+        elif calls:
+            # Refused where the epoch is over, like what the caller sends next.
+            self._link.call_many(b"".join(calls), len(calls))
         return []
 
     def keep_code(self, epoch: str, digest: str, data: bytes, directory: str | None) -> list[bytes]:

@@ -57,7 +57,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "keep:blobs": ("control", "blobs"),
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
+    "current": ("control", "events", "orders"),
     "log": ("control", "logs"),
+    "together": (),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
     "give_back": ("control", "queued", "tallies", "budgets", "events"),
@@ -214,8 +216,14 @@ class Scripts(SharingScripts):
     def refer(self, place: str, epoch: str, digest: str, manifest: bytes, field: str) -> bytes:
         return self._pack(f"refer:{place}", (epoch, digest, manifest, field))
 
+    def current(self, epoch: str, digest: str, order: bytes) -> bytes:
+        return self._pack("current", (epoch, digest, order))
+
     def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, worker_id, *entries))
+
+    def together(self, keys: tuple[str, ...], *parts: Argument) -> bytes:
+        return self._pack("together", parts, keys)
 
     def reset_all(self, epoch: str, ids: tuple[str, ...]) -> bytes:
         bells = tuple(self._keys.bell(worker_id) for worker_id in ids)

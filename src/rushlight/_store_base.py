@@ -129,7 +129,14 @@ class StoreBase:
     def transaction(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Runs the commands at one instant, in one trip, and returns their replies."""
         packed = b"".join([_MULTI, *(command(*parts) for parts in commands), _EXEC])
-        replies = self.link.call_many(packed, len(commands) + 2)
+        try:
+            replies = self.link.call_many(packed, len(commands) + 2)
+        except StoreError as error:
+            if error.fields.get("code") != "OOM":
+                raise
+            # What is there must be readable, also to see what can go.
+            flat = [part for name, _key, *rest in commands for part in (name, len(rest), *rest)]
+            return list(self.link.call(self.scripts.together(tuple(parts[1] for parts in commands), *flat)))
         result: list[Any] | None = replies[-1]
         if result is None:
             raise StoreError("the server gave up a transaction", network=self.network)

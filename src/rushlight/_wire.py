@@ -240,7 +240,7 @@ class Link:
             if type(plain) is socket.socket:
                 # The kernel's own timeout: settimeout would cost a poll per call.
                 plain.settimeout(None)
-                _kernel_timeout(plain, self.config.timeout)
+            _set_timeout(plain, self.config.timeout)
         except BaseException:
             connection.disconnect()
             raise
