@@ -196,7 +196,7 @@ def test_every_script_has_a_header_and_a_method(path: Path) -> None:
     assert [] == [word for word in wanted if word.lower() not in text.lower()]
     prose = [h for h in header if not re.match(r"--\s*(include:|KEYS|ARGV|Reply)", h, re.IGNORECASE)]
     assert prose, "the header does not say what the script is for"
-    faces = [name for name in vars(_scripts.Scripts) if name == path.stem or name.startswith(f"{path.stem}_")]
+    faces = [name for name in dir(_scripts.Scripts) if name == path.stem or name.startswith(f"{path.stem}_")]
     assert faces
 
 

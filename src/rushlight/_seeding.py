@@ -22,11 +22,11 @@ class SeedReader:
     _store: Store
 
     def seed_sequence(self, task: str | Task) -> SeedSequence:
-        """The task's own ``numpy.random.SeedSequence``: child number ``seq - 1`` of the network's root seed, or
-        the seed it was pushed with; neither the worker nor the order of execution matters.
+        """The task's own ``numpy.random.SeedSequence``: child number ``seq - 1`` of the network's root seed,
+        or the seed it was pushed with; neither the worker nor the order of execution matters.
 
-        Given a Task that was popped or read, a worker needs no round trip (but one, once, for the root); a key
-        is looked up. Raises UnknownKey, and MissingExtra without NumPy.
+        Given a Task that was popped or read, a worker needs no round trip (but one, once, for the root); a
+        key is looked up. Raises UnknownKey, and MissingExtra without NumPy.
         """
         return self._seed_of(task).sequence()
 
