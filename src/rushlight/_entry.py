@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--network", help="the network to work for")
-    add("--spec", help="id of the start arguments a manager stored")
+    add("--spec", help="id of the start arguments a manager stored; without, waits for a manager to name some")
     add("--url", help="the server; RUSHLIGHT_URL where it holds a password")
     add("--workers", type=int, default=1, metavar="N", help="how many workers to start (1)")
     add("--worker-id", action="append", default=[], metavar="ID", help="name of a worker; repeatable")
@@ -79,9 +79,8 @@ def _supervise(arguments: argparse.Namespace) -> int | ChildJob:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    for name in ("network", "spec"):
-        if not getattr(arguments, name):
-            raise ConfigError(f"--{name} is missing: give --{name}=...")
+    if not arguments.network:
+        raise ConfigError("--network is missing: give --network=...")
     if arguments.workers < 1:
         raise ConfigError(f"--workers={arguments.workers}: start at least one")
     if not arguments.grace >= 0:
@@ -91,7 +90,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise ConfigError("--worker-id is given twice with the same name")
     return Options(
         network=arguments.network,
-        spec_id=arguments.spec,
+        spec_id=arguments.spec or "",
         worker_ids=ids,
         launcher=arguments.launcher,
         parent=None if arguments.outlive else arguments.parent,

@@ -10,15 +10,15 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from . import _inputs, _names
 from ._connect import secret_text
-from ._muster import Launched, Muster
+from ._loopspec import LoopSettings, make_spec
+from ._muster import LIVE, Launched, Muster
 from ._plan import plan
 from ._seeding import fix_root
-from ._seeds import encode
-from ._spec import StartSpec, keep_spec, seal_code
+from ._spec import StartSpec, keep_spec
 from .errors import ConfigError
 from .launchers import Launcher, WorkerCommand, get_launcher
 
@@ -70,10 +70,11 @@ class Fleet(Muster):
         count = n_workers if n_workers is not None else plan.current().n_workers
         n = 1 if count is None else _inputs.count(count, "n_workers", least=1)
         chosen = self._launcher(launcher if launcher is not None else plan.current().launcher)
-        spec = self._spec(
+        spec = make_spec(
+            self._store,
             loop,
-            kwargs or {},
-            globals or {},
+            kwargs=kwargs or {},
+            globals=globals or {},
             packages=packages,
             seed=seed,
             log_level=log_level if log_level is not None else plan.current().log_level,
@@ -89,47 +90,51 @@ class Fleet(Muster):
 
     def worker_script(
         self,
-        loop: Callable[..., Any],
+        loop: Callable[..., Any] | None = None,
         n_workers: int = 1,
         *,
-        kwargs: Mapping[str, Any] | None = None,
-        packages: Sequence[str] = (),
-        globals: Mapping[str, Any] | None = None,  # noqa: A002 - a public name
-        seed: Any = None,
-        log_level: str | int | None = None,
-        log_dir: str | os.PathLike[str] | None = None,
-        large_object_dir: str | os.PathLike[str] | None = None,
-        max_restarts: int = 0,
-        lease: float = 15.0,
-        on_lost: Literal["fail", "requeue"] = "fail",
         python: str = sys.executable,
+        **settings: Unpack[LoopSettings],
     ) -> str:
         """One line for a POSIX shell that starts ``n_workers`` workers on any host that reaches the server.
 
-        Holds neither password nor secret: where the server or the code needs one, set ``RUSHLIGHT_URL`` and
-        ``RUSHLIGHT_SECRET`` there. Stores the loop now; the workers go on when this process ends. ``python``:
+        Stores the loop now, with the same settings as ``start_workers``; without a loop the workers wait for
+        ``update_loop``. Holds neither password nor secret: where the server or the code needs one, set
+        ``RUSHLIGHT_URL`` and ``RUSHLIGHT_SECRET`` there. The workers go on when this process ends. ``python``:
         the interpreter to call on that host.
         """
         n = _inputs.count(n_workers, "n_workers", least=1)
-        spec = self._spec(
-            loop,
-            kwargs or {},
-            globals or {},
-            packages=packages,
-            seed=seed,
-            log_level=log_level,
-            log_dir=log_dir,
-            large_object_dir=large_object_dir,
-            max_restarts=max_restarts,
-            lease=lease,
-            on_lost=on_lost,
-        )
+        if loop is None and settings:
+            raise ConfigError(f"{', '.join(settings)}: these go with a loop; give them to update_loop")
+        spec_id = "" if loop is None else self._keep(make_spec(self._store, loop, **settings))
         url = self._store.config.url
         options = {"url": url} if url is not None and url == self._store.config.address else {}
         command = WorkerCommand.build(
-            self._store.network, self._keep(spec), python=python, outlive=True, options=options
+            self._store.network, spec_id, python=python, outlive=True, options=options
         )
         return command.shell_line(n)
+
+    def update_loop(
+        self,
+        loop: Callable[..., Any],
+        worker_ids: Iterable[str] | None = None,
+        **settings: Unpack[LoopSettings],
+    ) -> list[str]:
+        """Changes the loop of running workers, all or the named; returns their ids without waiting.
+
+        Each finishes the task at hand, as its loop looks at ``terminated``, and begins again under its id with
+        the new loop and ``settings`` as in ``start_workers``. Workers that were started without a loop and wait
+        for one begin with it. Workers no launcher started (a plain ``RushWorker``) stay as they are.
+        Raises UnknownKey.
+        """
+        spec = make_spec(self._store, loop, **settings)
+        cards = self._store.cards()
+        states = self._store.worker_states()
+        wanted = list(cards) if worker_ids is None else _inputs.key_list(worker_ids, "worker_ids")
+        self._check_known(wanted, cards)
+        ids = [wid for wid in wanted if states[wid] in LIVE and cards[wid].supervisor]
+        self._store.name_spec(self._keep(spec), ids)
+        return ids
 
     def restart_workers(
         self, worker_ids: Iterable[str], *, launcher: str | Launcher | None = None
@@ -174,35 +179,6 @@ class Fleet(Muster):
                 self._launchers[name] = get_launcher(launcher)
             return self._launchers[name]
 
-    def _spec(
-        self, loop: Any, kwargs: Mapping[str, Any], globals_: Mapping[str, Any], **settings: Any
-    ) -> StartSpec:
-        if not callable(loop):
-            raise ConfigError(f"loop must be a function loop(worker, **kwargs), got {loop!r}")
-        _inputs.one_task(kwargs, "kwargs")
-        _inputs.one_task(globals_, "globals")
-        code, arguments = seal_code(self._store, loop, kwargs, globals_)
-        if settings["on_lost"] not in ("fail", "requeue"):
-            raise ConfigError(f"on_lost={settings['on_lost']!r} must be 'fail' or 'requeue'")
-        _inputs.seconds(settings["lease"], "lease", least=0.1)
-        _inputs.count(settings["max_restarts"], "max_restarts")
-        log_dir = settings["log_dir"]
-        large = settings["large_object_dir"] or self._store.large.directory
-        return StartSpec(
-            loop=code,
-            arguments=arguments,
-            packages=tuple(_inputs.key_list(settings["packages"], "packages")),
-            paths=_own_paths(),
-            directory=os.getcwd(),
-            log_level=_inputs.log_level(settings["log_level"]),
-            log_dir=None if log_dir is None else _inputs.directory(log_dir, "log_dir"),
-            large_object_dir=None if large is None else _inputs.directory(large, "large_object_dir"),
-            seed=None if settings["seed"] is None else encode(settings["seed"]),
-            lease=float(settings["lease"]),
-            on_lost=settings["on_lost"],
-            max_restarts=settings["max_restarts"],
-        )
-
     def _keep(self, spec: StartSpec) -> str:
         """Stores start arguments, and gives the network its root seed where they name one."""
         if spec.seed is not None:
@@ -234,14 +210,6 @@ class Fleet(Muster):
             close = getattr(launcher, "close", None)
             if close is not None:
                 close()
-
-
-def _own_paths() -> tuple[str, ...]:
-    """Where the user's own modules come from: the import path without the interpreter's, which is another one
-    where the worker runs."""
-    ours = tuple({os.path.realpath(place) for place in (sys.prefix, sys.base_prefix, sys.exec_prefix)})
-    found = dict.fromkeys(os.path.abspath(path or os.getcwd()) for path in sys.path)
-    return tuple(path for path in found if not os.path.realpath(path).startswith(ours))
 
 
 def _end_all() -> None:

@@ -121,8 +121,12 @@ class Muster:
                 log_tail=first.reason or "",
             )
         known = {info.worker_id for info in infos}
-        for batch in list(self._launched):
-            silent = [wid for wid in batch.worker_ids if wid not in known and (named is None or wid in named)]
+        launched = list(self._launched)
+        # A worker that was restarted is the business of its last launch only.
+        last = {wid: batch for batch in launched for wid in batch.worker_ids}
+        for batch in launched:
+            unheard = [wid for wid in batch.worker_ids if last[wid] is batch and wid not in known]
+            silent = [wid for wid in unheard if named is None or wid in named]
             if not silent:
                 continue
             for handle, state in zip(batch.handles, batch.launcher.poll(batch.handles), strict=True):
@@ -167,7 +171,7 @@ class Muster:
             raise ConfigError(f"type={type!r} must be 'kill' or 'terminate'")
         states = self._store.worker_states()
         if worker_ids is None:
-            wanted = [wid for wid, state in states.items() if state in _LIVE]
+            wanted = [wid for wid, state in states.items() if state in LIVE]
         else:
             wanted = _inputs.key_list(worker_ids, "worker_ids")
             self._check_known(wanted, states)
@@ -193,7 +197,7 @@ class Muster:
             raise UnknownKey(f"network {self._store.network!r} has no worker {unknown[0]!r}", keys=unknown)
 
 
-_LIVE = (WorkerState.STARTING, WorkerState.RUNNING)
+LIVE = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
 def _needed(n: int | None, named: list[str] | None) -> int:
@@ -217,5 +221,5 @@ def _arrivals(
 ) -> tuple[set[str], list[WorkerInfo]]:
     """The workers that have been running, and those that ended before they ever were."""
     mine = [info for info in infos if named is None or info.worker_id in named]
-    ended = [info for info in mine if info.worker_id not in ran and info.state not in _LIVE]
+    ended = [info for info in mine if info.worker_id not in ran and info.state not in LIVE]
     return {info.worker_id for info in mine if info.worker_id in ran}, ended

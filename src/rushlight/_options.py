@@ -6,8 +6,10 @@ import os
 import socket
 from dataclasses import dataclass
 
+from ._capture import make_log_directory
 from ._names import random_token
-from ._spec import StartSpec
+from ._spec import StartSpec, load_spec
+from ._store import Store
 from ._store_roster import WorkerCard
 
 
@@ -23,7 +25,7 @@ class Options:
     grace: float = 20.0
     spawn: bool = False
 
-    def card(self, spec: StartSpec, worker_id: str, pid: int) -> WorkerCard:
+    def card(self, spec_id: str, spec: StartSpec, worker_id: str, pid: int) -> WorkerCard:
         """How a new life of a worker registers."""
         host = socket.gethostname()
         return WorkerCard(
@@ -34,5 +36,25 @@ class Options:
             launcher=self.launcher,
             supervisor=f"{host}:{os.getpid()}",
             on_lost=spec.on_lost,
-            spec=self.spec_id,
+            spec=spec_id,
         )
+
+
+class Specs:
+    """Start arguments by id, each read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, StartSpec] = {}
+
+    def load(self, spec_id: str) -> StartSpec:
+        """Raises what ``load_spec`` does, and ConfigError for a log directory that cannot be made."""
+        if spec_id not in self._read:
+            spec = load_spec(self._store, spec_id)
+            make_log_directory(spec.log_dir)
+            self._read[spec_id] = spec
+        return self._read[spec_id]
+
+    def known(self, spec_id: str) -> StartSpec:
+        """Those read before, else empty ones: for workers that could not even be told what to do."""
+        return self._read.get(spec_id, StartSpec(b"", b""))

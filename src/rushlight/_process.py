@@ -88,6 +88,19 @@ class WorkerProcess:
         self.born.abandon()
 
 
+@dataclass(slots=True)
+class Slot:
+    """One worker id to be kept alive. ``start_at``: when to start it (again), None for not. ``reload``: it is
+    leaving, to begin again with the start arguments ``spec_id``."""
+
+    worker_id: str
+    spec_id: str
+    restarts_left: int
+    start_at: float | None = 0.0
+    process: WorkerProcess | None = None
+    reload: bool = False
+
+
 def bear(card: WorkerCard, log: int | None) -> WorkerProcess | Channel:
     """Makes a process; in the new one returns its end of the channel, with signals still held back."""
     born: Born | Channel | None = None

@@ -149,7 +149,36 @@ class SharingScripts(Packer):
         return self._pack("board", (board, what, argument))
 
 
-class Scripts(SharingScripts):
+class RosterScripts(Packer):
+    """Workers: joining, leases, ends, orders, what they run and log."""
+
+    def register(self, known: bool, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
+        return self._pack("register", (int(known), proposed, version, lease, *workers))
+
+    def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
+        return self._pack("beat", (epoch, lease, *workers))
+
+    def reap(self, epoch: str, condition: bytes) -> bytes:
+        return self._pack("reap", (epoch, condition))
+
+    def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
+        return self._pack("bury", (epoch, int(come_back), *ends))
+
+    def stop(self, epoch: str, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
+        return self._pack("stop", (epoch, letter, condition, order, *ids), bells)
+
+    def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
+        return self._pack("keep:specs", (epoch, *pairs))
+
+    def current(self, epoch: str, digest: str, order: bytes) -> bytes:
+        return self._pack("current", (epoch, digest, order))
+
+    def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
+        return self._pack("log", (epoch, limit, worker_id, *entries))
+
+
+class Scripts(SharingScripts, RosterScripts):
     """The scripts of one network: each method packs one call."""
 
     def open(self, epoch: str, version: int) -> bytes:
@@ -173,7 +202,9 @@ class Scripts(SharingScripts):
     def claim(self, member: MemberArgs, worker: bytes, number: int, n: int, woken: bool) -> bytes:
         return self._pack(_variant("claim", member), (*member[:3], worker, number, n, int(woken)))
 
-    def settle_claim(self, member: MemberArgs, verdict: tuple[Argument, ...], worker: bytes, number: int) -> bytes:
+    def settle_claim(
+        self, member: MemberArgs, verdict: tuple[Argument, ...], worker: bytes, number: int
+    ) -> bytes:
         return self._pack(_variant("settle_claim", member), (*member[:3], *verdict, worker, number, 1))
 
     def drop(self, epoch: str, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()) -> bytes:
@@ -191,36 +222,11 @@ class Scripts(SharingScripts):
     def counts(self) -> bytes:
         return self._pack("counts", ())
 
-    def register(self, known: bool, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
-        return self._pack("register", (int(known), proposed, version, lease, *workers))
-
-    def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
-        return self._pack("beat", (epoch, lease, *workers))
-
-    def reap(self, epoch: str, condition: bytes) -> bytes:
-        return self._pack("reap", (epoch, condition))
-
-    def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
-        return self._pack("bury", (epoch, int(come_back), *ends))
-
-    def stop(self, epoch: str, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]) -> bytes:
-        bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
-        return self._pack("stop", (epoch, letter, condition, order, *ids), bells)
-
-    def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
-        return self._pack("keep:specs", (epoch, *pairs))
-
     def keep_blobs(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:blobs", (epoch, *pairs))
 
     def refer(self, place: str, epoch: str, digest: str, manifest: bytes, field: str) -> bytes:
         return self._pack(f"refer:{place}", (epoch, digest, manifest, field))
-
-    def current(self, epoch: str, digest: str, order: bytes) -> bytes:
-        return self._pack("current", (epoch, digest, order))
-
-    def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
-        return self._pack("log", (epoch, limit, worker_id, *entries))
 
     def together(self, keys: tuple[str, ...], *parts: Argument) -> bytes:
         return self._pack("together", parts, keys)

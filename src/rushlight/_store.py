@@ -36,9 +36,9 @@ class Store(RosterVerbs, BoardVerbs):
         words = " ".join(f"{seconds} {changes}" for seconds, changes in schedule)
         self.link.call(command("CONFIG", "SET", "save", words))
 
-    def listen(self) -> OrderListener:
-        """Orders given from now on, on a connection of their own."""
-        return OrderListener(self)
+    def listen(self, after: str | None = None) -> OrderListener:
+        """Orders given from now on, or after one that was read, on a connection of their own."""
+        return OrderListener(self, after)
 
 
 def _number(text: str) -> int | float | str:
@@ -53,11 +53,13 @@ def _number(text: str) -> int | float | str:
 @dataclass(frozen=True, slots=True)
 class Order:
     """A word to supervisors. ``kill``: these workers end for good. ``replace``: the life of the one worker that
-    the token names ends, and a new process takes its place."""
+    the token names ends, and a new process takes its place. ``reload``: these workers leave after the task at
+    hand and begin again with the start arguments ``spec``."""
 
     op: str
     worker_ids: tuple[str, ...]
     token: str = ""
+    spec: str = ""
 
 
 class OrderListener:
@@ -70,14 +72,14 @@ class OrderListener:
     #: Seconds after which the server answers empty-handed, so that a dead connection is noticed.
     BLOCK = 20.0
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, after: str | None = None) -> None:
         self._key = store.keys["orders"]
-        self._cursor = store.last_order()
+        self.cursor = store.last_order() if after is None else after
         self._link = Link(store.config, checked=True)
         self._descriptor = self._ask()
 
     def _ask(self) -> int:
-        parts = ("XREAD", "BLOCK", int(self.BLOCK * 1000), "STREAMS", self._key, self._cursor)
+        parts = ("XREAD", "BLOCK", int(self.BLOCK * 1000), "STREAMS", self._key, self.cursor)
         return self._link.send(command(*parts))
 
     def fileno(self) -> int:
@@ -92,9 +94,9 @@ class OrderListener:
                 continue
             for _key, entries in replies[0] or ():
                 for identity, fields in entries:
-                    self._cursor = identity.decode()
+                    self.cursor = identity.decode()
                     said = msgspec.msgpack.decode(fields[1])
-                    orders.append(Order(said["op"], tuple(said["worker_ids"]), said.get("token", "")))
+                    orders.append(Order(said["op"], tuple(said["worker_ids"]), said.get("token", ""), said.get("spec", "")))
             self._descriptor = self._ask()
         return orders
 

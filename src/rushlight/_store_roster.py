@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -234,6 +235,28 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def keep_spec(self, digest: str, sealed: bytes) -> None:
         """Stores start arguments under their digest."""
         self.write(lambda epoch: self.scripts.keep_spec(epoch, digest, sealed))
+
+    def name_spec(self, digest: str, worker_ids: Sequence[str]) -> None:
+        """Makes start arguments those of workers that were told none, and has these workers change to them."""
+        said = {"op": "reload", "worker_ids": list(worker_ids), "spec": digest}
+        order = msgspec.msgpack.encode(said) if worker_ids else b""
+        self.write(lambda epoch: self.scripts.current(epoch, digest, order))
+
+    def await_spec(self, seconds: float) -> str:
+        """The digest of the start arguments for workers that were told none; waits for it, '' where it did not
+        come in time. Woken by the event."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            standing = self.watch(min(max(left, 0.0), 5.0) + 2.0)
+            found = self.link.call(command("HGET", self.keys["control"], "loop"))
+            if found or left <= 0:
+                return found.decode() if found else ""
+            if standing.epoch:
+                self.wait_event(standing.event, min(left, 5.0))
+            else:
+                # Nothing keeps a watch on a network that does not exist yet; its first write will tell.
+                self.wait_event("0-0", min(left, 0.5))
 
     def spec(self, digest: str) -> bytes:
         """Start arguments by digest; DataMissing if the network does not have them."""

@@ -13,18 +13,18 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 from . import _children
-from ._capture import Stream, make_log_directory, open_log_file
+from ._capture import Stream, open_log_file
 from ._child import ChildJob
 from ._children import Channel, Guard
 from ._connect import StoreConfig
-from ._options import Options
-from ._process import EXIT_TIME, NEVER, SIGNALS, WorkerProcess, bear
+from ._options import Options, Specs
+from ._process import EXIT_TIME, NEVER, SIGNALS, Slot, WorkerProcess, bear
 from ._records import Exit, WorkerState
-from ._spec import StartSpec, load_spec
+from ._spec import StartSpec
 from ._store import OrderListener, Store
 from ._store_roster import WorkerCard, WorkerEnd
 from ._uplink import Uplink
@@ -41,16 +41,6 @@ _OWN_FILES, _FILES_PER_WORKER = 64, 6
 _OUT = {"k": "stopped by a manager", "l": "declared lost, as its lease ran out", "?": "the network was reset"}
 
 
-@dataclass(slots=True)
-class _Worker:
-    """One worker id to be kept alive. ``start_at``: when to start it (again), None for not."""
-
-    worker_id: str
-    restarts_left: int
-    start_at: float | None = 0.0
-    process: WorkerProcess | None = None
-
-
 class Supervisor:
     """Keeps the workers of its options running until the last one has ended."""
 
@@ -59,8 +49,8 @@ class Supervisor:
         self._config = config
         self._options = options
         self._uplink = Uplink(store)
-        self._spec = StartSpec(b"", b"")
-        self._workers: list[_Worker] = []
+        self._specs = Specs(store)
+        self._workers: list[Slot] = []
         self._watch = Watch()
         self._listening: tuple[OrderListener, int] | None = None
         self._guard = Guard()
@@ -77,12 +67,12 @@ class Supervisor:
         """
         try:
             self._uplink.open()
-            self._spec = load_spec(self._store, self._options.spec_id)
-            make_log_directory(self._spec.log_dir)
+            first = self._options.spec_id or self._store.await_spec(NEVER)
+            spec = self._specs.load(first)
         except RushlightError as error:
             self._refuse(self._options.worker_ids, error)
             return 1
-        self._open()
+        self._open(first, spec)
         while not self._over():
             job = self._start_due()
             if job is not None:
@@ -100,15 +90,17 @@ class Supervisor:
         if isinstance(error, DataMissing):
             # The network was reset: it is not to come back for the sake of this message.
             return
-        cards = [self._options.card(self._spec, worker_id, os.getpid()) for worker_id in worker_ids]
+        spec_id = self._options.spec_id
+        spec = self._specs.known(spec_id)
+        cards = [self._options.card(spec_id, spec, worker_id, os.getpid()) for worker_id in worker_ids]
         told = Exit(1, None, str(error), f"{type(error).__name__}: {error}")
         ends = [WorkerEnd(card.worker_id, card.token, WorkerState.LOST, exit=told) for card in cards]
         with contextlib.suppress(RushlightError):
             self._store.register(cards, WorkerState.STARTING, self._uplink.lease)
             self._store.bury(ends)
 
-    def _open(self) -> None:
-        self._uplink.lease = self._spec.lease
+    def _open(self, first: str, spec: StartSpec) -> None:
+        self._uplink.lease = spec.lease
         _children.allow_descriptors(_OWN_FILES + _FILES_PER_WORKER * len(self._options.worker_ids))
         self._signals = SignalPipe(SIGNALS)
         self._watch.add(self._signals.fileno(), partial(self._on_signals, self._signals))
@@ -124,7 +116,7 @@ class Supervisor:
             self._on_parent(self._parent)
         for name in self._options.worker_ids:
             start_at = None if self._stopping else 0.0
-            self._workers.append(_Worker(name, self._spec.max_restarts, start_at))
+            self._workers.append(Slot(name, first, spec.max_restarts, start_at))
 
     def _over(self) -> bool:
         if any(worker.process is not None or worker.start_at is not None for worker in self._workers):
@@ -159,13 +151,13 @@ class Supervisor:
         if self._uplink.away or self._uplink.busy:
             return None
         now = time.monotonic()
-        born: list[tuple[_Worker, WorkerProcess]] = []
+        born: list[tuple[Slot, WorkerProcess]] = []
         for worker in self._workers:
             if worker.start_at is not None and worker.start_at <= now and worker.process is None:
                 worker.start_at = None
                 try:
                     process = self._bear(worker)
-                except OSError as error:
+                except (OSError, RushlightError) as error:
                     self._failed = True
                     self._refuse([worker.worker_id], error)
                     continue
@@ -176,9 +168,10 @@ class Supervisor:
             self._admit(born)
         return None
 
-    def _bear(self, worker: _Worker) -> WorkerProcess | ChildJob:
-        card = self._options.card(self._spec, worker.worker_id, 0)
-        log = open_log_file(self._spec.log_dir, worker.worker_id)
+    def _bear(self, worker: Slot) -> WorkerProcess | ChildJob:
+        spec = self._specs.load(worker.spec_id)
+        card = self._options.card(worker.spec_id, spec, worker.worker_id, 0)
+        log = open_log_file(spec.log_dir, worker.worker_id)
         process = bear(card, log)
         if isinstance(process, Channel):
             if log is not None:
@@ -201,9 +194,9 @@ class Supervisor:
         self._guard.abandon()
         for process in self._processes():
             process.abandon()
-        return ChildJob(self._config, self._options.network, card, self._options.spec_id, channel, self._spec)
+        return ChildJob(self._config, self._options.network, card, card.spec, channel, self._specs.known(card.spec))
 
-    def _admit(self, born: list[tuple[_Worker, WorkerProcess]]) -> None:
+    def _admit(self, born: list[tuple[Slot, WorkerProcess]]) -> None:
         """Registers new processes, all in one command, and lets them begin; or ends them."""
         try:
             self._uplink.register([process.card for _, process in born])
@@ -224,7 +217,7 @@ class Supervisor:
             process.admitted = True
             options, card = self._options, process.card
             if options.spawn:
-                process.born.channel.send(network=options.network, spec_id=options.spec_id, card=asdict(card))
+                process.born.channel.send(network=options.network, spec_id=card.spec, card=asdict(card))
             process.born.channel.send(event="go")
 
     # --- what happens ---------------------------------------------------------------------------
@@ -235,7 +228,7 @@ class Supervisor:
         if stream not in process.capture.descriptors:
             self._watch.remove(descriptor)
 
-    def _on_message(self, worker: _Worker, process: WorkerProcess) -> None:
+    def _on_message(self, worker: Slot, process: WorkerProcess) -> None:
         messages = process.hear()
         if messages is None:
             self._watch.remove(process.born.channel.fileno())
@@ -246,7 +239,7 @@ class Supervisor:
             elif message["event"] == "limit":
                 self._uplink.look_in(message["seconds"])
 
-    def _on_end(self, worker: _Worker, process: WorkerProcess) -> None:
+    def _on_end(self, worker: Slot, process: WorkerProcess) -> None:
         watched = [*process.descriptors(), *process.capture.descriptors.values()]
         verdict = process.end()
         if verdict is None:
@@ -260,8 +253,10 @@ class Supervisor:
         card = process.card
         end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit)
         self._uplink.ended(end, process.capture.take())
-        if verdict.failed and process.ran and worker.restarts_left and not self._stopping:
-            lives = self._spec.max_restarts - worker.restarts_left
+        if worker.reload and not verdict.failed and not self._stopping:
+            worker.reload, worker.start_at = False, time.monotonic()
+        elif verdict.failed and process.ran and worker.restarts_left and not self._stopping:
+            lives = self._specs.known(card.spec).max_restarts - worker.restarts_left
             worker.restarts_left -= 1
             worker.start_at = time.monotonic() + _RESTART_PAUSE * 2 ** min(lives, 6)
         else:
@@ -274,10 +269,21 @@ class Supervisor:
                     continue
                 if order.op == "replace" and worker.process is not None:
                     self._interrupt(worker.process, order.token)
+                elif order.op == "reload":
+                    self._reload(worker, order.spec)
                 elif order.op == "kill":
-                    worker.start_at, worker.restarts_left = None, 0
+                    worker.start_at, worker.restarts_left, worker.reload = None, 0, False
                     if worker.process is not None:
                         worker.process.kill(_OUT["k"])
+
+    def _reload(self, worker: Slot, spec_id: str) -> None:
+        """The worker leaves after the task at hand, and begins again with other start arguments."""
+        if self._stopping or (worker.process is None and worker.start_at is None):
+            return
+        worker.spec_id = spec_id
+        if worker.process is not None:
+            worker.reload = True
+            self._uplink.ask_to_leave([worker.worker_id])
 
     def _interrupt(self, process: WorkerProcess, token: str) -> None:
         """Ends the life the token names: a task of it ran too long, or was cancelled. The network expects the

@@ -61,12 +61,15 @@ class Uplink:
         #: Whether workers whose task was stopped are to be started again.
         self.come_back = True
         self._interrupted: list[str] = []
+        #: The last order that was read: what comes while there is no connection is read later.
+        self._heard: str | None = None
 
     # --- to be called at once ------------------------------------------------------------------
 
     def open(self) -> None:
         """Begins to listen to orders."""
-        self._listener = self._store.listen()
+        self._listener = self._store.listen(self._heard)
+        self._heard = self._listener.cursor
 
     def register(self, cards: Sequence[WorkerCard]) -> None:
         """Makes workers members, as starting."""
@@ -83,7 +86,9 @@ class Uplink:
         if self._listener is None:
             return []
         try:
-            return self._listener.read()
+            orders = self._listener.read()
+            self._heard = self._listener.cursor
+            return orders
         except StoreError as error:
             self.lose(error)
             return []

@@ -148,14 +148,11 @@ def test_a_secret_reaches_the_workers(server: redis.Redis, network: str) -> None
             rush.stop_workers("kill")
 
 
-@pytest.mark.parametrize("missing", ["--network", "--spec"])
-def test_a_worker_without_its_arguments_says_which(network: str, missing: str) -> None:
+def test_a_worker_without_a_network_says_so() -> None:
     """One line, no traceback, wrong usage."""
-    given = {"--network": network, "--spec": "0" * 32}
-    del given[missing]
-    done = command(*(f"{name}={value}" for name, value in given.items()))
+    done = command(f"--spec={'0' * 32}")
     assert (2, "") == (done.returncode, done.stdout)
-    assert missing in done.stderr
+    assert "--network" in done.stderr
     assert 1 == done.stderr.strip().count("\n") + 1
 
 

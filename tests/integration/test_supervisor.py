@@ -1012,7 +1012,6 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
     ("words", "said"),
     [
         ((), "--network is missing"),
-        (("--network=n",), "--spec is missing"),
         (("--network=n", "--spec=s", "--workers=0"), "--workers=0"),
         (("--network=n", "--spec=s", "--grace=-1"), "--grace=-1"),
         (("--network=n", "--spec=s", "--worker-id=a", "--worker-id=a"), "given twice"),
