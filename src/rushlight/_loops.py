@@ -32,8 +32,8 @@ def worker_loop(fn: Callable[..., Any], /, **constants: Any) -> Loop:
     A result that is a mapping becomes the task's results as it is, any other becomes ``{"y": result}``. An
     exception, also SystemExit, fails the task with its type, message and traceback, and the loop goes on; so
     does a result that cannot be stored. Each task runs under its own seed (see ``worker.seeded``). Leaves
-    when it is asked to, or when the network drains and the queue is empty. One round trip per task while there
-    are tasks. ``start_workers(kwargs=...)`` adds to the constants.
+    when it is asked to, or when the network drains and the queue is empty. One round trip per task while
+    there are tasks. ``start_workers(kwargs=...)`` adds to the constants.
     """
     return Loop(_function(fn), constants)
 
@@ -47,7 +47,8 @@ def isolated_loop(
     A process that crashes, exits or is killed fails its task with ``Worker has crashed or was killed``, and
     ``exit_code`` or ``signal`` and the last lines of ``stderr`` in the condition; the worker goes on with the
     next. ``timeout``: seconds a task may run, where it was pushed without a limit of its own; then its
-    process is killed and the task fails ``Task timed out after N seconds``. Nothing a task started outlives it.
+    process is killed and the task fails ``Task timed out after N seconds``. Nothing a task started
+    outlives it.
     """
     _inputs.seconds(timeout, "timeout", none=True, least=1e-3)
     return IsolatedLoop(_function(fn), constants, timeout)

@@ -84,7 +84,7 @@ def test_constants_go_into_every_call(rush: Rush, make: Any) -> None:
 
 @both
 def test_an_error_fails_its_task_and_no_other(rush: Rush, make: Any) -> None:
-    """With type, message and the traceback of the function alone; the loop goes on, and tries nothing again."""
+    """With type, message and the traceback of the function alone; the loop goes on, nothing is retried."""
     tasks = run(
         rush,
         make(act),
