@@ -18,6 +18,7 @@ Names without an underscore here are public; errors live in ``rushlight.errors``
 """
 
 from . import errors, launchers, rng
+from ._archive import Archive
 from ._codec import register_type
 from ._loops import isolated_loop, worker_loop
 from ._manager import Rush
@@ -27,6 +28,7 @@ from ._version import __version__
 from ._worker import RushWorker
 
 __all__ = [
+    "Archive",
     "Counts",
     "Rush",
     "RushWorker",

@@ -281,9 +281,9 @@ def show(block: Block, schema: Schema) -> pl.DataFrame:
     """The block as a frame of exactly this schema. Pure: ``adopt`` keeps the outcome."""
     import polars as pl
 
-    return pl.DataFrame(
-        [show_column(block, column, kind, schema.names[column]) for column, kind in schema.kinds.items()]
-    )
+    # A dict, since of a list polars would give a column without a name one of its own.
+    named = ((schema.names[column], column, kind) for column, kind in schema.kinds.items())
+    return pl.DataFrame({name: show_column(block, column, kind, name) for name, column, kind in named})
 
 
 def show_column(block: Block, column: Column, kind: Kind, name: str) -> pl.Series:

@@ -122,7 +122,7 @@ def to_polars(sheet: Sheet, fields: Sequence[str] | None) -> pl.DataFrame:
     schema = sheet.schema
     if fields is not None:
         chosen = sheet.selected(fields)
-        frame = pl.DataFrame([frame.get_column(n) if c else nulls(n, sheet.n, NULL) for n, c in chosen])
+        frame = pl.DataFrame({n: frame.get_column(n) if c else nulls(n, sheet.n, NULL) for n, c in chosen})
     for column in schema.mutable:
         name = schema.names[column]
         if fields is None or name in fields:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads, awaitable
+from ._archive import Archiving
 from ._boards import BoardReader
 from ._fleet import Fleet
 from ._logs import LogReader
@@ -26,7 +27,7 @@ Fields = Mapping[str, Any]
 _RESETS = 20
 
 
-class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
+class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, SeedReader):
     """A network seen by its manager.
 
     ``network=None`` makes a random readable name. ``url=None`` takes the one of ``plan``,
@@ -95,7 +96,7 @@ class Rush(Fleet, Queueing, WorkerReader, LogReader, BoardReader, SeedReader):
     @property
     def url(self) -> str | None:
         """The server's URL without its password; None for the embedded server."""
-        return None if self._store.config.url is None else self._store.config.address
+        return self._store.config.public_url
 
     @property
     def snapshot_schedule(self) -> list[tuple[int, int]]:
@@ -176,6 +177,8 @@ class AsyncRush(AsyncReader):
     push_finished_tasks = awaitable(Rush.push_finished_tasks)
     push_failed_tasks = awaitable(Rush.push_failed_tasks)
     empty_queue = awaitable(Rush.empty_queue)
+    export = awaitable(Rush.export, waits=True)
+    freeze = awaitable(Rush.freeze, waits=True)
     retry_tasks = awaitable(Rush.retry_tasks)
     cancel_tasks = awaitable(Rush.cancel_tasks)
     start_workers = awaitable(Rush.start_workers, waits=True)

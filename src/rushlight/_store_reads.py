@@ -140,6 +140,13 @@ class ReadVerbs(StoreBase):
         values = self.link.call(command("HMGET", self.keys["failed"], *keys))
         return self._failed_rows([value for value in values if value is not None])
 
+    def lapses(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The conditions, encoded, of the last attempts of tasks that were tried again."""
+        if not keys:
+            return {}
+        found = self.link.call(command("HMGET", self.keys["lapses"], *keys))
+        return {key: said for key, said in zip(keys, found, strict=True) if said is not None}
+
     def all_keys(self) -> list[str]:
         """The key of every task, in no order."""
         return [key.decode() for key in self.link.call(command("HKEYS", self.keys["index"]))]

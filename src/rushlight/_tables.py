@@ -254,7 +254,7 @@ class FinishedTable:
                 series.append(same if own == name else same.alias(name))
             else:
                 series.append(pl.concat([show_column(block, column, kind, name) for block in self._blocks]))
-        return pl.DataFrame(series)
+        return pl.DataFrame({column.name: column for column in series})
 
     def _constant(self, value: Any, kind: Kind, name: str, lengths: Sequence[int]) -> pl.Series:
         """A column of one value, cut from a longer one that is kept: as cheap for many rows as for few."""
