@@ -88,6 +88,15 @@ class StoreConfig:
             host = f"{parts.username}@{host}"
         return f"{parts.scheme}://{host}{parts.path}"
 
+    @property
+    def public_url(self) -> str | None:
+        """The URL without its password, for others to connect by; None for the embedded server."""
+        if self.url is None:
+            return None
+        words = urlsplit(self.url).query.split("&")
+        query = "&".join(word for word in words if not word.startswith("password="))
+        return f"{self.address}?{query}" if query else self.address
+
     def key(self) -> bytes | None:
         """The secret code and pickles are signed with; None where a remote server has neither secret nor
         password."""

@@ -73,8 +73,8 @@ class Fleet(Muster):
         spec = make_spec(
             self._store,
             loop,
-            kwargs=kwargs or {},
-            globals=globals or {},
+            kwargs=kwargs,
+            globals=globals,
             packages=packages,
             seed=seed,
             log_level=log_level if log_level is not None else plan.current().log_level,
@@ -108,7 +108,7 @@ class Fleet(Muster):
             raise ConfigError(f"{', '.join(settings)}: these go with a loop; give them to update_loop")
         spec_id = "" if loop is None else self._keep(make_spec(self._store, loop, **settings))
         url = self._store.config.url
-        options = {"url": url} if url is not None and url == self._store.config.address else {}
+        options = {"url": url} if url is not None and url == self._store.config.public_url else {}
         command = WorkerCommand.build(
             self._store.network, spec_id, python=python, outlive=True, options=options
         )

@@ -33,8 +33,8 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
     """Start arguments, nothing stored yet. Raises ConfigError, EncodeError, SecretRequired."""
     if not callable(loop):
         raise ConfigError(f"loop must be a function loop(worker, **kwargs), got {loop!r}")
-    kwargs = _inputs.one_task(settings.get("kwargs") or {}, "kwargs")
-    names = _inputs.one_task(settings.get("globals") or {}, "globals")
+    kwargs = _inputs.one_task(_or_empty(settings.get("kwargs")), "kwargs")
+    names = _inputs.one_task(_or_empty(settings.get("globals")), "globals")
     on_lost = settings.get("on_lost", "fail")
     if on_lost not in ("fail", "requeue"):
         raise ConfigError(f"on_lost={on_lost!r} must be 'fail' or 'requeue'")
@@ -56,6 +56,10 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
         on_lost=on_lost,
         max_restarts=_inputs.count(settings.get("max_restarts", 0), "max_restarts"),
     )
+
+
+def _or_empty(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value
 
 
 def _own_paths() -> tuple[str, ...]:

@@ -49,13 +49,15 @@ class WorkerCard:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How one life of a worker ended, and the message its unfinished tasks fail with."""
+    """How one life of a worker ended, and the message its unfinished tasks fail with. ``comes_back``: its
+    supervisor is about to start it again, so that the network goes on expecting it."""
 
     worker_id: str
     token: str
     state: WorkerState
     message: str = CRASHED
     exit: Exit = Exit()  # noqa: RUF009 - frozen
+    comes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             }
             told = {name: value for name, value in report.items() if value not in (None, "")}
             condition = self.encode_condition({"message": end.message, **told, **end.exit.extra})
-            args += (end.worker_id, end.token, _FINAL[end.state], condition, msgspec.msgpack.encode(report))
+            args += (end.worker_id, end.token, "i" if end.comes_back else _FINAL[end.state], condition, msgspec.msgpack.encode(report))
         reply = self.link.call(self.scripts.bury(self.epoch, come_back, *args))
         if reply[0] == b"EPOCH":
             if not reply[1]:

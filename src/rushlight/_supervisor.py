@@ -251,11 +251,12 @@ class Supervisor:
         if not process.admitted:
             return
         card = process.card
-        end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit)
+        again = bool(verdict.failed and process.ran and worker.restarts_left and not self._stopping)
+        end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, comes_back=again)
         self._uplink.ended(end, process.capture.take())
         if worker.reload and not verdict.failed and not self._stopping:
             worker.reload, worker.start_at = False, time.monotonic()
-        elif verdict.failed and process.ran and worker.restarts_left and not self._stopping:
+        elif again:
             lives = self._specs.known(card.spec).max_restarts - worker.restarts_left
             worker.restarts_left -= 1
             worker.start_at = time.monotonic() + _RESTART_PAUSE * 2 ** min(lives, 6)

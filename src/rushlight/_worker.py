@@ -28,7 +28,7 @@ from ._store import Store
 from ._store_roster import WorkerCard
 from ._store_tasks import Encoded
 from ._tables import StatedRow
-from .errors import ConfigError, StaleTaskWarning, TaskError, UnknownKey
+from .errors import ConfigError, RushlightError, StaleTaskWarning, TaskError, UnknownKey
 
 _log = logging.getLogger("rushlight")
 Fields = Mapping[str, Any]
@@ -220,7 +220,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         for verdict, ours in zip(verdicts, decided, strict=True):
             self._held.pop(verdict.key, None)
             if not ours:
-                text = f"StaleTaskWarning: task {verdict.key} had been decided by another writer; result discarded"
+                text = f"StaleTaskWarning: task {verdict.key} is another writer's or was decided by one; result discarded"
                 _log.warning(StaleTaskWarning(text))
 
     # --- taking ---------------------------------------------------------------------------------
@@ -320,8 +320,13 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         self._member.begin_behind()
         try:
             yield self
-        finally:
-            self._member.end_behind()
+        except BaseException as error:
+            try:
+                self._member.end_behind()
+            except RushlightError as late:
+                error.add_note(f"besides, what was written behind: {late}")
+            raise
+        self._member.end_behind()
 
     # --- leaving --------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 -- include: gate line settle lose
 -- Ends workers whose process has ended, or that leave: final state, exit report, and the fate of tasks
 -- they still held. A state that was final before stays (a killed worker's process dies later); the exit
--- report is kept in any case. Only the life the token names is ended.
+-- report is kept in any case. Only the life the token names is ended. Letter i: it is about to come back.
 -- KEYS: control running failed failures tallies workers events, then the line, then ends.
 -- ARGV: epoch, '1' where interrupted workers are to come back, then per worker: id, token, letter, condition,
 --   report (packed).
@@ -22,7 +22,7 @@ for i = 3, #ARGV, 5 do
       back[#back + 1] = wid
     elseif retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid
-      gone[wid] = {condition = ARGV[i + 3], requeue = letter == 'l' and card(keys, wid).on_lost == 'requeue'}
+      gone[wid] = {condition = ARGV[i + 3], requeue = (letter == 'l' or letter == 'i') and card(keys, wid).on_lost == 'requeue'}
     end
   end
 end

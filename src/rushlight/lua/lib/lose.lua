@@ -39,9 +39,10 @@ local function is_interrupted(status)
   return status and string.sub(status, 1, 1) == 'i'
 end
 
--- Ends a worker's membership under a final letter; false where it had ended before.
+-- Ends a worker's membership under a final letter; false where it had ended before. Under letter i it is expected
+-- back, as long as its lease goes on.
 local function retire(keys, wid, status, letter)
-  redis.call('ZREM', keys.leases, wid)
+  if letter ~= 'i' then redis.call('ZREM', keys.leases, wid) end
   redis.call('HDEL', keys.control, 'c:' .. wid)
   if not is_live(status) and not is_interrupted(status) then return false end
   redis.call('HSET', keys.control, 'w:' .. wid, letter .. string.sub(status, 2))
