@@ -183,6 +183,7 @@ class AsyncRush(AsyncReader):
     cancel_tasks = awaitable(Rush.cancel_tasks)
     start_workers = awaitable(Rush.start_workers, waits=True)
     restart_workers = awaitable(Rush.restart_workers, waits=True)
+    update_loop = awaitable(Rush.update_loop, waits=True)
     worker_script = awaitable(Rush.worker_script)
     wait_for_workers = awaitable(Rush.wait_for_workers, waits=True)
     stop_workers = awaitable(Rush.stop_workers, waits=True)
