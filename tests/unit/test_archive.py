@@ -538,25 +538,57 @@ from rushlight import RushWorker
 with RushWorker("moving", sys.argv[1]) as worker:
     key = worker.push_running_task({"i": 0})
     print("ready", flush=True)
-    for i in range(1, 1_000_000):
+    for i in range(1, 10_000):
         key = worker.step((key, {"y": i}), {"i": i})
+    sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_an_archive_is_of_one_instant(apart: Server, tmp_path: Path) -> None:
     """While a worker finishes one task and begins the next: always exactly one runs."""
     source = Path(__file__).resolve().parents[2] / "src"
     environment = {**os.environ, "PYTHONPATH": str(source)}
     command = [sys.executable, "-c", _BUSY, apart.url]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()
             with Rush("moving", apart.url) as rush:
-                for _ in range(15):
+                for _ in range(8):
                     rush.export(tmp_path / "a.ndjson")
                     archive = Rush.read_archive(tmp_path / "a.ndjson")
                     assert 1 == archive.n_running_tasks
                     assert archive.n_finished_tasks == archive.task(archive.keys("running")[0]).xs["i"]
         finally:
             process.kill()
+
+
+def test_a_network_is_exported_from_the_shell(rush: Rush, tmp_path: Path) -> None:
+    """And no file is replaced by accident."""
+    rush.push_finished_tasks([{"x": 1}], [{"y": 2}])
+    path = tmp_path / "a.parquet"
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "rushlight",
+            "export",
+            str(path),
+            "--network",
+            rush.network,
+            *options,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    done = run()
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "1 task" in done.stdout
+    assert 1 == len(Rush.read_archive(path))
+    again = run()
+    assert (2, "") == (again.returncode, again.stdout)
+    assert "--force" in again.stderr
+    rush.push_tasks([{"x": 2}])
+    assert 0 == run("--force").returncode
+    assert 2 == len(Rush.read_archive(path))
