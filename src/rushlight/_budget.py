@@ -54,7 +54,7 @@ class Budget:
                 standing = store.watch(min(left, _STEP) + 2.0)
             taken, elsewhere = self._ask()
             if elsewhere:
-                store.wait_event(standing.event, min(left, _STEP))
+                store.wait_event(standing.event, min(left, _STEP, standing.next_due))
         return taken
 
     def give_back(self) -> bool:

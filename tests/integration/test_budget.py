@@ -15,6 +15,7 @@ import pytest
 
 from ground import Tape, lose_reply
 from rushlight import Rush, RushWorker
+from rushlight._wire import command
 from rushlight.errors import ConfigError
 
 Wait = Callable[..., None]
@@ -152,14 +153,15 @@ def test_a_late_duplicate_changes_nothing(worker: RushWorker) -> None:
     budget = worker.budget(3)
     assert budget.take()
     assert budget.take()
+    assert budget.give_back()
     tape.play(0)
     tape.play(1)
-    assert (1, 1) == (budget.standing().spent, budget.standing().held)
-    assert budget.give_back()
-    tape.play(1)
-    tape.play(-1)
+    tape.play(2)
     assert (1, 0) == (budget.standing().spent, budget.standing().held)
-    assert [True, True, False] == [budget.take() for _ in range(3)]
+    assert budget.take()
+    tape.play(2)
+    assert (1, 1) == (budget.standing().spent, budget.standing().held)
+    assert [True, False] == [budget.take(), budget.take()]
     tape.play(-1)
     assert (3, 0) == (budget.standing().spent, budget.standing().held)
 
@@ -309,6 +311,22 @@ def test_a_wait_ends_when_the_last_unit_is_spent(
     worker.finish_task(key, {"y": 1})
     wait_until((tmp_path / "out").exists, 4)
     wait_until(lambda: (tmp_path / "out").read_text() == "False 1")
+
+
+def test_a_wait_ends_when_the_last_unit_is_used_up_without_a_task(
+    worker: RushWorker, rush: Rush, tmp_path: Path, wait_until: Wait
+) -> None:
+    """Its holder asks for the next, and there is none: that spends the last one, and the waiter hears it."""
+    budget = worker.budget(1)
+    assert budget.take()
+    rush.start_workers(take_all, 1, kwargs={"out": str(tmp_path / "out")})
+    waits = f"rl:{{{rush.network}}}:control"
+    wait_until(
+        lambda: rush.n_running_workers == 2 and rush._store.link.call(command("HEXISTS", waits, "watch"))
+    )
+    assert not (tmp_path / "out").exists()
+    assert not budget.take()
+    wait_until((tmp_path / "out").exists, 2)
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.2])
