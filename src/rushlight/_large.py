@@ -72,10 +72,10 @@ class LargeObjects:
     def keep(self, epoch: str, objects: Mapping[str, bytes]) -> list[bytes]:
         """Stores these values ahead of what refers to them, in a trip of their own: where the server refuses
         them (its memory is full) nothing must refer to them. Returns no calls to be sent with the others."""
-        calls = [self._scripts.keep_blobs(epoch, *pair) for pair in objects.items()]
         if sum(map(len, objects.values())) > WORTH_ASKING:
             self.send("blobs", epoch, objects)
-        elif calls:
+        elif objects:
+            calls = [self._scripts.keep_blobs(epoch, *pair) for pair in objects.items()]
             # Refused where the epoch is over, like what the caller sends next.
             self._link.call_many(b"".join(calls), len(calls))
         return []
