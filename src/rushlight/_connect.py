@@ -114,10 +114,15 @@ class StoreConfig:
             return _server.key_file()
         return None
 
-    def connect(self, *, timeout: float | None = None) -> AbstractConnection:
-        """An open redis-py connection; raises redis-py's errors and StoreUnavailable."""
+    def connect(
+        self, *, timeout: float | None = None, moved_to: tuple[str, int] | None = None
+    ) -> AbstractConnection:
+        """An open redis-py connection; raises redis-py's errors and StoreUnavailable. ``moved_to``: the node of
+        a cluster that has the network's keys, as another node told."""
         limit = self.connect_timeout if timeout is None else timeout
         kind, settings = self._target(limit)
+        if moved_to is not None:
+            settings["host"], settings["port"] = moved_to
         connection = kind(
             **{
                 **settings,

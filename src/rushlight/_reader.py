@@ -83,7 +83,8 @@ class TaskReader:
             return self._finished.table_with(others, as_, fields, conditions=TaskState.FAILED in wanted)
 
     def fetch_queued_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
-        """The queued tasks, in the order they will be taken."""
+        """The queued tasks, in the order they will be taken; last those that wait: for one worker, for a time, for
+        other tasks."""
         return self._fetch_one(TaskState.QUEUED, fields, as_)
 
     def fetch_running_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:

@@ -75,7 +75,7 @@ class OrderListener:
     def __init__(self, store: Store, after: str | None = None) -> None:
         self._key = store.keys["orders"]
         self.cursor = store.last_order() if after is None else after
-        self._link = Link(store.config, checked=True)
+        self._link = Link(store.config, store.link.whereabouts, checked=True)
         self._descriptor = self._ask()
 
     def _ask(self) -> int:

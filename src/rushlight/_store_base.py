@@ -79,7 +79,7 @@ class StoreBase:
         """A connection for one blocking command, so that nobody else waits behind it. Raises Interrupted
         where the call was given up (``_cancel``)."""
         with self._guard:
-            link = self._idle.pop() if self._idle else Link(self.config, checked=True)
+            link = self._idle.pop() if self._idle else Link(self.config, self.link.whereabouts, checked=True)
         broken = True
         try:
             with interruptible(link.interrupt):

@@ -73,12 +73,13 @@ class ReadVerbs(StoreBase):
             )
         if TaskState.QUEUED in states:
             commands.append(("LRANGE", self.keys["queue"], 0, -1))
+            commands.append(("ZRANGE", self.keys["ranked"], 0, -1, "WITHSCORES"))
         epoch, *parts = self.transaction(*commands)
         found = dict(zip(wanted, parts, strict=False))
         failed, conditions = self._failed_rows(found.get(TaskState.FAILED, []))
         return View(
             epoch=(epoch or b"").decode(),
-            queued=self._queued_rows(found[TaskState.QUEUED], parts[-1]) if TaskState.QUEUED in found else [],
+            queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:])) if TaskState.QUEUED in found else [],
             running=sorted(self.running_rows(found.get(TaskState.RUNNING, [])), key=_by_start),
             finished=self._rows(found.get(TaskState.FINISHED, [])),
             failed=failed,
@@ -93,6 +94,8 @@ class ReadVerbs(StoreBase):
         return [[*row, 0, None, None] for row in self._rows([b"\x99" + value for value in values])]
 
     def _queued_rows(self, values: list[bytes], order: list[bytes]) -> Rows:
+        """Queued records in the order of their entries; those of one worker, delayed ones and those that wait
+        for others come last, by their creation."""
         rows = [[*row, 0, 0, None, None] for row in self._rows([b"\x98\xc0" + value for value in values])]
         place = {entry.partition(b"\0")[0].decode(): i for i, entry in enumerate(order)}
         rows.sort(key=lambda row: (place.get(row[3], len(place)), row[7]))
@@ -171,6 +174,13 @@ class ReadVerbs(StoreBase):
         parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
         with self.waiting_link() as link:
             return link.call(command(*parts), wait=seconds) is not None
+
+
+def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:
+    """The entries everybody may take, in the order they will be: by priority, then by their place."""
+    members = [(float(score), member[14:]) for member, score in zip(ranked[::2], ranked[1::2], strict=True)]
+    first = [entry for score, entry in members if score < 0]
+    return [*first, *plain, *(entry for score, entry in members if score > 0)]
 
 
 def _by_start(row: list[Any]) -> tuple[int, int]:

@@ -35,7 +35,8 @@ KILLED = "Worker was killed"
 
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
-    """What a worker says of itself when it registers. ``token`` names this life of the id."""
+    """What a worker says of itself when it registers. ``token`` names this life of the id; ``lease`` is filled
+    in by ``register``."""
 
     worker_id: str
     token: str
@@ -45,6 +46,7 @@ class WorkerCard:
     supervisor: str = ""
     on_lost: str = "fail"
     spec: str = ""
+    lease: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         args: list[Any] = []
         for card in cards:
             told = {name: getattr(card, name) for name in card.__slots__ if name not in ("worker_id", "token")}
+            told["lease"] = lease
             args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
         command = self.scripts.register(known, random_token(), FORMAT, int(lease * 1e6), *args)
         reply = self.link.call(command)
@@ -318,7 +321,7 @@ def _info(
         hostname=card["hostname"],
         state=LETTERS[chr(control[b"w:" + wid][0])],
         launcher=card["launcher"],
-        heartbeat=float(due[wid]) / 1e6 if wid in due else None,
+        heartbeat=float(due[wid]) / 1e6 - card["lease"] if wid in due else None,
         started_at=registered / 1e6,
         current_task=at_work.get(name),
         n_finished=int(tallies.get(b"f:" + wid, 0)),

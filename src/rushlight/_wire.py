@@ -31,6 +31,8 @@ _PASSING = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONL
 _CHUNK = 1 << 16
 #: Posts that may be without an answer before some are waited for.
 _MOST_OWED = 128
+#: How often a call follows nodes of a cluster to another before it waits between tries.
+_MOST_REDIRECTS = 5
 #: How often a call loads the scripts anew, on a server that forgets them again and again.
 _MOST_LOADS = 10
 T = TypeVar("T")
@@ -44,6 +46,26 @@ def command(*parts: str | bytes | float) -> bytes:
     return packed
 
 
+class Whereabouts:
+    """Where the links of one network connect to: the node of a cluster that has its keys, once one has told."""
+
+    __slots__ = ("moved_to",)
+
+    def __init__(self) -> None:
+        self.moved_to: tuple[str, int] | None = None
+
+    def learn(self, trouble: str) -> bool:
+        """From ``MOVED slot host:port``, then True. Any other trouble: the node may be gone, so the first one
+        is asked again."""
+        words = trouble.split()
+        if len(words) == 3 and words[0] in ("MOVED", "ASK"):
+            host, _, port = words[2].rpartition(":")
+            self.moved_to = (host, int(port))
+            return True
+        self.moved_to = None
+        return False
+
+
 class Link:
     """A connection that reconnects. Calls are serialised by a lock; each returns its replies.
 
@@ -51,8 +73,11 @@ class Link:
     ``patience`` seconds. After a fork the child makes a connection of its own.
     """
 
-    def __init__(self, config: StoreConfig, *, checked: bool = False) -> None:
+    def __init__(
+        self, config: StoreConfig, whereabouts: Whereabouts | None = None, *, checked: bool = False
+    ) -> None:
         self.config = config
+        self.whereabouts = whereabouts or Whereabouts()
         self._checked = checked
         self._lock = threading.Lock()
         self._connection: AbstractConnection | None = None
@@ -124,6 +149,7 @@ class Link:
         """Does it, on a new connection where the old one fails, for up to ``patience`` seconds."""
         give_up: float | None = None
         pause = 0.02
+        redirects = 0
         while True:
             try:
                 if self._connection is None:
@@ -148,6 +174,9 @@ class Link:
             if self.interrupted:
                 raise Interrupted
             check()
+            if self.whereabouts.learn(str(trouble)) and redirects < _MOST_REDIRECTS:
+                redirects += 1
+                continue
             now = time.monotonic()
             give_up = give_up if give_up is not None else now + self.config.patience
             if now + pause > give_up:
@@ -206,6 +235,10 @@ class Link:
             self._reader.feed(data)
             reply = self._reader.gets()
             if isinstance(reply, hiredis.ReplyError):
+                if str(reply).startswith(_PASSING):
+                    self.whereabouts.learn(str(reply))
+                    self._drop()
+                    raise unavailable(self.config, reply)
                 raise refusal(reply, self.config)
             return [] if reply is False else [reply]
 
@@ -231,7 +264,7 @@ class Link:
         self._answers.clear()
 
     def _open(self, limit: float) -> None:
-        connection = self.config.connect(timeout=limit)
+        connection = self.config.connect(timeout=limit, moved_to=self.whereabouts.moved_to)
         try:
             if not self._checked:
                 check_server(connection, self.config)

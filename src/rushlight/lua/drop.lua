@@ -19,9 +19,11 @@ local function drop(key)
   return true
 end
 if ARGV[3] == '1' then
+  -- Who waits for another is queued itself: it fails as all do, not because of the other.
+  redis.call('DEL', keys.waiting, keys.dependents)
   for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do drop(string.match(entry, '^[^%z]+')) end
   for _, key in ipairs(redis.call('HKEYS', keys.queued)) do drop(key) end
-  redis.call('DEL', keys.queue, keys.ranked, keys.private, keys.delayed, keys.bell, keys.waiting)
+  redis.call('DEL', keys.queue, keys.ranked, keys.private, keys.delayed, keys.bell)
   if c[3] then ring(keys.bell) end
 else
   for i = 4, #ARGV do

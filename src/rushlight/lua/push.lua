@@ -26,30 +26,6 @@ for i = 4, #ARGV, 2 do
 end
 if #unknown > 0 then return {'UNKNOWN', unknown} end
 
--- Tells whether the task waits for others, or has failed with one of them; else it may join the line.
-local function holds_back(key, value, after)
-  local unmet = {}
-  for _, other in ipairs(after) do
-    local at = redis.call('HGET', keys.index, other)
-    if at == '' and redis.call('HEXISTS', keys.failed, other) == 1 then
-      local said = cmsgpack.pack({message = 'Prerequisite failed: ' .. other, type = 'PrerequisiteFailed'})
-      redis.call('HDEL', keys.queued, key)
-      fail(keys, key, '\192' .. value .. NONE, said, stamp)
-      return true
-    end
-    if at == '' then unmet[#unmet + 1] = other end
-  end
-  if #unmet == 0 then return false end
-  redis.call('HSET', keys.waiting, key, cmsgpack.pack(unmet))
-  for _, other in ipairs(unmet) do
-    local packed = redis.call('HGET', keys.dependents, other)
-    local waiters = packed and cmsgpack.unpack(packed) or {}
-    waiters[#waiters + 1] = key
-    redis.call('HSET', keys.dependents, other, cmsgpack.pack(waiters))
-  end
-  return true
-end
-
 local room = ARGV[3] ~= '' and tonumber(ARGV[3]) - redis.call('HLEN', keys.queued) or math.huge
 local taken, plain, records, special = 0, {}, {}, {}
 for i = 4, #ARGV, 2 do
@@ -77,7 +53,7 @@ if #plain > 0 then
   ring(keys.bell)
 end
 for _, task in ipairs(special) do
-  if not (task[3].a and holds_back(task[1], task[2], task[3].a)) then line_up(keys, task[1], task[3]) end
+  if not held_back(keys, task[1], task[2], task[3], stamp) then line_up(keys, task[1], task[3]) end
 end
 if ARGV[2] == '1' then
   redis.call('HSET', keys.control, 'drain', '1')

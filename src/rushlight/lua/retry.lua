@@ -9,6 +9,7 @@ local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = settling_keys()
 local now, queued = clock(), {}
+local stamp = cmsgpack.pack(now)
 for i = 4, #ARGV do
   local key = ARGV[i]
   local value = redis.call('HGET', keys.failed, key)
@@ -27,10 +28,11 @@ for i = 4, #ARGV do
       local head = opts and cmsgpack.pack(opts) or '\192'
       redis.call('HDEL', keys.failed, key)
       redis.call('HSET', keys.lapses, key, string.sub(value, at_condition + 1, at_condition + size))
-      redis.call('HSET', keys.queued, key,
-        cmsgpack.pack(attempt + 1) .. head .. string.sub(value, at_key + 1, #value - 9))
-      line_up(keys, line_entry(key, attempt + 1), opts)
-      queued[#queued + 1] = key
+      local record = cmsgpack.pack(attempt + 1) .. head .. string.sub(value, at_key + 1, #value - 9)
+      redis.call('HSET', keys.queued, key, record)
+      if not held_back(keys, key, record, opts, stamp) then line_up(keys, line_entry(key, attempt + 1), opts) end
+      -- One whose prerequisite has failed fails again at once.
+      if redis.call('HEXISTS', keys.queued, key) == 1 then queued[#queued + 1] = key end
     end
   end
 end

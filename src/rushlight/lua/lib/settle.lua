@@ -33,6 +33,30 @@ local function fail(keys, key, value, condition, stamp)
   end
 end
 
+-- Tells whether a queued task must wait for others, or has failed with one of them; else it may join the line.
+local function held_back(keys, key, value, opts, stamp)
+  local unmet = {}
+  for _, other in ipairs(opts and opts.a or {}) do
+    local at = redis.call('HGET', keys.index, other)
+    if at == '' and redis.call('HEXISTS', keys.failed, other) == 1 then
+      local said = cmsgpack.pack({message = 'Prerequisite failed: ' .. other, type = 'PrerequisiteFailed'})
+      redis.call('HDEL', keys.queued, key)
+      fail(keys, key, '\192' .. value .. NONE, said, stamp)
+      return true
+    end
+    if at == '' then unmet[#unmet + 1] = other end
+  end
+  if #unmet == 0 then return false end
+  redis.call('HSET', keys.waiting, key, cmsgpack.pack(unmet))
+  for _, other in ipairs(unmet) do
+    local packed = redis.call('HGET', keys.dependents, other)
+    local waiters = packed and cmsgpack.unpack(packed) or {}
+    waiters[#waiters + 1] = key
+    redis.call('HSET', keys.dependents, other, cmsgpack.pack(waiters))
+  end
+  return true
+end
+
 -- A task has finished: those that waited for it alone join the line.
 local function release(keys, key)
   local packed = redis.call('HGET', keys.dependents, key)
