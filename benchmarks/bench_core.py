@@ -156,7 +156,9 @@ def start_up(rush) -> dict[str, object]:
         "import of the worker path beyond that, ms": round(
             (statistics.median(spawn("import rushlight._entry") for _ in range(5)) - bare) * 1e3, 1
         ),
-        "of which import redis, ms": round((statistics.median(spawn("import redis") for _ in range(5)) - bare) * 1e3, 1),
+        "of which import redis, ms": round(
+            (statistics.median(spawn("import redis") for _ in range(5)) - bare) * 1e3, 1
+        ),
     }
 
 

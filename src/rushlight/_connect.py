@@ -117,8 +117,8 @@ class StoreConfig:
     def connect(
         self, *, timeout: float | None = None, moved_to: tuple[str, int] | None = None
     ) -> AbstractConnection:
-        """An open redis-py connection; raises redis-py's errors and StoreUnavailable. ``moved_to``: the node of
-        a cluster that has the network's keys, as another node told."""
+        """An open redis-py connection; raises redis-py's errors and StoreUnavailable. ``moved_to``: the node
+        of a cluster that has the network's keys, as another node told."""
         limit = self.connect_timeout if timeout is None else timeout
         kind, settings = self._target(limit)
         if moved_to is not None:

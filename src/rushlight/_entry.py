@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--network", help="the network to work for")
-    add("--spec", help="id of the start arguments a manager stored; without, waits for a manager to name some")
+    add(
+        "--spec", help="id of the start arguments a manager stored; without, waits for a manager to name some"
+    )
     add("--url", help="the server; RUSHLIGHT_URL where it holds a password")
     add("--workers", type=int, default=1, metavar="N", help="how many workers to start (1)")
     add("--worker-id", action="append", default=[], metavar="ID", help="name of a worker; repeatable")

@@ -62,8 +62,8 @@ class Fleet(Muster):
         (``"requeue"`` up to their ``max_retries``). ``large_object_dir``: a directory that all hosts share,
         for what one command to the server cannot carry; without it such objects are sent in chunks.
         ``seed``: the network's root seed, a whole number or a ``numpy.random.SeedSequence``: every task then
-        has random numbers of its own, the same whoever runs it (``worker_loop``, ``worker.seeded``). The first
-        one given stays; another raises ConfigError.
+        has random numbers of its own, the same whoever runs it (``worker_loop``, ``worker.seeded``). The
+        first one given stays; another raises ConfigError.
         Raises EncodeError for a loop that cannot be pickled, SecretRequired, LaunchError; nothing has been
         written then.
         """
@@ -100,8 +100,8 @@ class Fleet(Muster):
 
         Stores the loop now, with the same settings as ``start_workers``; without a loop the workers wait for
         ``update_loop``. Holds neither password nor secret: where the server or the code needs one, set
-        ``RUSHLIGHT_URL`` and ``RUSHLIGHT_SECRET`` there. The workers go on when this process ends. ``python``:
-        the interpreter to call on that host.
+        ``RUSHLIGHT_URL`` and ``RUSHLIGHT_SECRET`` there. The workers go on when this process ends.
+        ``python``: the interpreter to call on that host.
         """
         n = _inputs.count(n_workers, "n_workers", least=1)
         if loop is None and settings:
@@ -122,8 +122,9 @@ class Fleet(Muster):
     ) -> list[str]:
         """Changes the loop of running workers, all or the named; returns their ids without waiting.
 
-        Each finishes the task at hand, as its loop looks at ``terminated``, and begins again under its id with
-        the new loop and ``settings`` as in ``start_workers``. Workers that were started without a loop and wait
+        Each finishes the task at hand, as its loop looks at ``terminated``, and begins again under its id
+        with the new loop and ``settings`` as in ``start_workers``. Workers that were started without a loop
+        and wait
         for one begin with it. Workers no launcher started (a plain ``RushWorker``) stay as they are.
         Raises UnknownKey.
         """

@@ -161,7 +161,9 @@ def prerequisites(values: object, n: int) -> list[list[str] | None]:
     if all(isinstance(value, str) for value in batch):
         return [list(dict.fromkeys(batch)) or None] * n
     same_length(batch, n, "after", "xss")
-    return [None if v is None else list(dict.fromkeys(key_list(v, f"after[{i}]"))) for i, v in enumerate(batch)]
+    return [
+        None if v is None else list(dict.fromkeys(key_list(v, f"after[{i}]"))) for i, v in enumerate(batch)
+    ]
 
 
 def log_level(value: object) -> str | None:
@@ -172,7 +174,9 @@ def log_level(value: object) -> str | None:
         return value.upper()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ConfigError(f"log_level={value!r} is not a level of logging; use 'debug', 'info', 'warning', 'error'")
+    raise ConfigError(
+        f"log_level={value!r} is not a level of logging; use 'debug', 'info', 'warning', 'error'"
+    )
 
 
 def directory(value: object, name: str) -> str:

@@ -28,7 +28,9 @@ class LeaseThread:
         self._wake = threading.Event()
         self._stopped = False
         self._alarms = Alarms()
-        self._thread = threading.Thread(target=self._run, name=f"rushlight-lease-{member.card.worker_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"rushlight-lease-{member.card.worker_id}", daemon=True
+        )
         self._thread.start()
 
     def due_in(self, seconds: float) -> None:

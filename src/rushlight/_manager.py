@@ -166,7 +166,9 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
             if not self._store.worker_states():
                 self._forget_handles()
                 return
-        raise ConfigError(f"workers keep joining network {self.network!r}: stop what launches them, then reset")
+        raise ConfigError(
+            f"workers keep joining network {self.network!r}: stop what launches them, then reset"
+        )
 
 
 class AsyncRush(AsyncReader):

@@ -43,14 +43,15 @@ class Queueing(TaskReader):
     ) -> list[str]:
         """Queues tasks and returns their keys. One round trip, unless ``max_queued`` makes it wait.
 
-        One value is for all tasks, a sequence has one for each. ``priority``: larger first, FIFO among equals.
-        ``workers``: ids whose private queue takes the task; None, and an unknown or dead worker, is the shared
-        queue. ``timeout``: seconds a task may run before its attempt fails ``Task timed out after N seconds``
-        and its worker is replaced. ``max_retries``: attempts after the first that failed, timed out, or lost
-        their worker (``on_lost="requeue"``), each ``backoff * 2**k`` seconds after the last. ``after``: keys
-        that must finish first; a task whose prerequisite fails for good fails too. ``max_queued``: waits while
-        that many tasks are queued, ``queue_timeout`` seconds at most, then raises WaitTimeout whose ``keys``
-        are queued. ``terminate_workers``: workers leave once the queue is empty.
+        One value is for all tasks, a sequence has one for each. ``priority``: larger first, FIFO among
+        equals. ``workers``: ids whose private queue takes the task; None, and an unknown or dead worker, is
+        the shared queue. ``timeout``: seconds a task may run before its attempt fails ``Task timed out after
+        N seconds`` and its worker is replaced. ``max_retries``: attempts after the first that failed, timed
+        out, or lost their worker (``on_lost="requeue"``), each ``backoff * 2**k`` seconds after the last.
+        ``after``: keys that must finish first; a task whose prerequisite fails for good fails too.
+        ``max_queued``: waits while that many tasks are queued, ``queue_timeout`` seconds at most, then
+        raises WaitTimeout whose ``keys`` are queued. ``terminate_workers``: workers leave once the queue is
+        empty.
         """
         batch = _inputs.task_batch(xss, "xss")
         n = len(batch)
@@ -61,7 +62,9 @@ class Queueing(TaskReader):
         columns = {
             "p": _inputs.each(priority, n, "priority", int),
             "w": _inputs.each(workers, n, "workers", str),
-            "t": [_inputs.seconds(t, "timeout", none=True) for t in _inputs.each(timeout, n, "timeout", float)],
+            "t": [
+                _inputs.seconds(t, "timeout", none=True) for t in _inputs.each(timeout, n, "timeout", float)
+            ],
             "r": _inputs.counts(max_retries, n, "max_retries"),
             "b": [backoff] * n,
             "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],

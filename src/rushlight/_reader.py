@@ -50,7 +50,8 @@ class TaskReader:
         self._finished_seqs = array("q")
 
     def _after_fork(self) -> None:
-        """In a forked child: a thread that is not here may have held the lock, in the middle of taking tasks in."""
+        """In a forked child: a thread that is not here may have held the lock, in the middle of taking tasks
+        in."""
         if self._reading.acquire(blocking=False):
             self._reading.release()
         else:
@@ -83,8 +84,8 @@ class TaskReader:
             return self._finished.table_with(others, as_, fields, conditions=TaskState.FAILED in wanted)
 
     def fetch_queued_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
-        """The queued tasks, in the order they will be taken; last those that wait: for one worker, for a time, for
-        other tasks."""
+        """The queued tasks, in the order they will be taken; last those that wait: for one worker, for a
+        time, for other tasks."""
         return self._fetch_one(TaskState.QUEUED, fields, as_)
 
     def fetch_running_tasks(self, *, fields: Sequence[str] | None = None, as_: str = "polars") -> Any:
@@ -106,8 +107,8 @@ class TaskReader:
     def fetch_new_tasks(
         self, timeout: float = 0.0, *, fields: Sequence[str] | None = None, as_: str = "polars"
     ) -> Any:
-        """The tasks finished since this object's last ``fetch_new_tasks``; waits up to ``timeout`` seconds for
-        the first (None: without end), woken by the event. An empty table when none came."""
+        """The tasks finished since this object's last ``fetch_new_tasks``; waits up to ``timeout`` seconds
+        for the first (None: without end), woken by the event. An empty table when none came."""
         check_request(as_, fields)
         limit = _inputs.seconds(timeout, "timeout", none=True)
         deadline = None if limit is None else time.monotonic() + limit

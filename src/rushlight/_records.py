@@ -113,8 +113,8 @@ class WaitResult:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker as the network knows it; times are POSIX seconds of the server's clock. ``heartbeat``: when its
-    lease was renewed last, None once it has ended."""
+    """One worker as the network knows it; times are POSIX seconds of the server's clock. ``heartbeat``: when
+    its lease was renewed last, None once it has ended."""
 
     worker_id: str
     pid: int

@@ -26,7 +26,8 @@ class Store(RosterVerbs, BoardVerbs):
         return {name: _number(value) for name, _, value in lines if name}
 
     def snapshots(self) -> list[tuple[int, int]]:
-        """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be asked."""
+        """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be
+        asked."""
         found = self.link.call(command("CONFIG", "GET", "save"))
         numbers = [int(word) for word in found[1].decode().split()]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
@@ -52,9 +53,9 @@ def _number(text: str) -> int | float | str:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A word to supervisors. ``kill``: these workers end for good. ``replace``: the life of the one worker that
-    the token names ends, and a new process takes its place. ``reload``: these workers leave after the task at
-    hand and begin again with the start arguments ``spec``."""
+    """A word to supervisors. ``kill``: these workers end for good. ``replace``: the life of the one worker
+    that the token names ends, and a new process takes its place. ``reload``: these workers leave after the
+    task at hand and begin again with the start arguments ``spec``."""
 
     op: str
     worker_ids: tuple[str, ...]
@@ -96,7 +97,11 @@ class OrderListener:
                 for identity, fields in entries:
                     self.cursor = identity.decode()
                     said = msgspec.msgpack.decode(fields[1])
-                    orders.append(Order(said["op"], tuple(said["worker_ids"]), said.get("token", ""), said.get("spec", "")))
+                    orders.append(
+                        Order(
+                            said["op"], tuple(said["worker_ids"]), said.get("token", ""), said.get("spec", "")
+                        )
+                    )
             self._descriptor = self._ask()
         return orders
 

@@ -79,7 +79,9 @@ class ReadVerbs(StoreBase):
         failed, conditions = self._failed_rows(found.get(TaskState.FAILED, []))
         return View(
             epoch=(epoch or b"").decode(),
-            queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:])) if TaskState.QUEUED in found else [],
+            queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:]))
+            if TaskState.QUEUED in found
+            else [],
             running=sorted(self.running_rows(found.get(TaskState.RUNNING, [])), key=_by_start),
             finished=self._rows(found.get(TaskState.FINISHED, [])),
             failed=failed,
@@ -114,7 +116,8 @@ class ReadVerbs(StoreBase):
         return [_LETTERS.get(letter) for (letter,) in reply[1:]]
 
     def look_up(self, key: str) -> View:
-        """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's size."""
+        """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's
+        size."""
         epoch, found = self.link.call(self.scripts.look(True, key))
         parts: list[bytes] = found[1:2]
         state = _LETTERS.get(found[0])
@@ -160,7 +163,8 @@ class ReadVerbs(StoreBase):
         return Totals(epoch.decode(), Counts(queued, running, finished, failed), live, overdue)
 
     def watch(self, seconds: float) -> Standing:
-        """How things stand, and the promise that ``wait_event`` returns at the next change within ``seconds``."""
+        """How things stand, and the promise that ``wait_event`` returns at the next change within
+        ``seconds``."""
         epoch, *numbers, event, due = self.link.call(self.scripts.watch(int(seconds * 1e6)))
         finished, failures, queued, running, live, overdue = numbers
         # A little later, so that it has run out by then.

@@ -35,8 +35,8 @@ KILLED = "Worker was killed"
 
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
-    """What a worker says of itself when it registers. ``token`` names this life of the id; ``lease`` is filled
-    in by ``register``."""
+    """What a worker says of itself when it registers. ``token`` names this life of the id; ``lease`` is
+    filled in by ``register``."""
 
     worker_id: str
     token: str
@@ -82,7 +82,9 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         letter = "s" if state is WorkerState.STARTING else "r"
         args: list[Any] = []
         for card in cards:
-            told = {name: getattr(card, name) for name in card.__slots__ if name not in ("worker_id", "token")}
+            told = {
+                name: getattr(card, name) for name in card.__slots__ if name not in ("worker_id", "token")
+            }
             told["lease"] = lease
             args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
         command = self.scripts.register(known, random_token(), FORMAT, int(lease * 1e6), *args)
@@ -93,7 +95,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         if reply[0] == b"TAKEN":
             taken = [name.decode() for name in reply[1]]
             raise ConfigError(
-                f"worker_id {taken[0]!r} is taken by a live worker of network {self.network!r}; choose another",
+                f"worker_id {taken[0]!r} is taken by a live worker of network {self.network!r}: take another",
                 worker_ids=taken,
             )
         if reply[0] == b"GONE":
@@ -120,7 +122,9 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         """Declares workers lost whose lease ran out; returns those this call found."""
         if not self.epoch and not self._adopt():
             return []
-        condition = self.encode_condition({"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"})
+        condition = self.encode_condition(
+            {"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"}
+        )
         return [wid.decode() for wid in self.write(lambda epoch: self.scripts.reap(epoch, condition))[1]]
 
     def _adopt(self) -> bool:
@@ -136,8 +140,8 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def bury_or_replace(
         self, ends: Sequence[WorkerEnd], *, come_back: bool = True
     ) -> tuple[list[str], list[str]]:
-        """Like ``bury``; but workers that were interrupted, because their task was stopped, stay expected with
-        ``come_back``, and are returned apart: their supervisor is to start them again."""
+        """Like ``bury``; but workers that were interrupted, because their task was stopped, stay expected
+        with ``come_back``, and are returned apart: their supervisor is to start them again."""
         args: list[Any] = []
         for end in ends:
             report = {
@@ -148,7 +152,13 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             }
             told = {name: value for name, value in report.items() if value not in (None, "")}
             condition = self.encode_condition({"message": end.message, **told, **end.exit.extra})
-            args += (end.worker_id, end.token, "i" if end.comes_back else _FINAL[end.state], condition, msgspec.msgpack.encode(report))
+            args += (
+                end.worker_id,
+                end.token,
+                "i" if end.comes_back else _FINAL[end.state],
+                condition,
+                msgspec.msgpack.encode(report),
+            )
         reply = self.link.call(self.scripts.bury(self.epoch, come_back, *args))
         if reply[0] == b"EPOCH":
             if not reply[1]:
@@ -213,9 +223,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def last_order(self) -> str:
         """Where a supervisor begins to listen."""
-        found = self.link.call(
-            command("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1)
-        )
+        found = self.link.call(command("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1))
         return found[0][0].decode() if found else "0-0"
 
     def add_logs(self, worker_id: str, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -242,14 +250,15 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         self.write(lambda epoch: self.scripts.keep_spec(epoch, digest, sealed))
 
     def name_spec(self, digest: str, worker_ids: Sequence[str]) -> None:
-        """Makes start arguments those of workers that were told none, and has these workers change to them."""
+        """Makes start arguments those of workers that were told none, and has these workers change to
+        them."""
         said = {"op": "reload", "worker_ids": list(worker_ids), "spec": digest}
         order = msgspec.msgpack.encode(said) if worker_ids else b""
         self.write(lambda epoch: self.scripts.current(epoch, digest, order))
 
     def await_spec(self, seconds: float) -> str:
-        """The digest of the start arguments for workers that were told none; waits for it, '' where it did not
-        come in time. Woken by the event."""
+        """The digest of the start arguments for workers that were told none; waits for it, '' where it did
+        not come in time. Woken by the event."""
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
@@ -284,7 +293,8 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
                 self.large.remove_files(reply[2])
 
     def reset_all(self, worker_ids: Sequence[str]) -> list[str]:
-        """Deletes every key, given the ids of all workers; returns ids it was not told of, deleting nothing."""
+        """Deletes every key, given the ids of all workers; returns ids it was not told of, deleting
+        nothing."""
         if not self._adopt():
             return []
         reply = self.link.call(self.scripts.reset_all(self.epoch, tuple(worker_ids)))

@@ -112,7 +112,8 @@ class TaskVerbs(StoreBase):
         self._taken(self.write(pack))
 
     def push_some(self, batch: Encoded, most: int) -> int:
-        """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it took."""
+        """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it
+        took."""
         group = next(iter(in_groups(batch.tasks, [()] * len(batch.tasks))), [])
 
         def pack(epoch: str) -> list[bytes]:

@@ -194,7 +194,9 @@ class Supervisor:
         self._guard.abandon()
         for process in self._processes():
             process.abandon()
-        return ChildJob(self._config, self._options.network, card, card.spec, channel, self._specs.known(card.spec))
+        return ChildJob(
+            self._config, self._options.network, card, card.spec, channel, self._specs.known(card.spec)
+        )
 
     def _admit(self, born: list[tuple[Slot, WorkerProcess]]) -> None:
         """Registers new processes, all in one command, and lets them begin; or ends them."""
@@ -252,7 +254,9 @@ class Supervisor:
             return
         card = process.card
         again = bool(verdict.failed and process.ran and worker.restarts_left and not self._stopping)
-        end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, comes_back=again)
+        end = WorkerEnd(
+            card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, comes_back=again
+        )
         self._uplink.ended(end, process.capture.take())
         if worker.reload and not verdict.failed and not self._stopping:
             worker.reload, worker.start_at = False, time.monotonic()

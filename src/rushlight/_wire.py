@@ -27,7 +27,17 @@ from ._connect import StoreConfig, check_server, unavailable
 from .errors import StoreError, StoreUnavailable
 
 #: Answers that say "not now": the server restarts, fails over or is busy with a script.
-_PASSING = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK", "UNBLOCKED")
+_PASSING = (
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "MOVED",
+    "ASK",
+    "UNBLOCKED",
+)
 _CHUNK = 1 << 16
 #: Posts that may be without an answer before some are waited for.
 _MOST_OWED = 128
@@ -47,7 +57,8 @@ def command(*parts: str | bytes | float) -> bytes:
 
 
 class Whereabouts:
-    """Where the links of one network connect to: the node of a cluster that has its keys, once one has told."""
+    """Where the links of one network connect to: the node of a cluster that has its keys, once one has
+    told."""
 
     __slots__ = ("moved_to",)
 
@@ -121,8 +132,8 @@ class Link:
                 self._insist(self._load_scripts)
 
     def post(self, commands: bytes, n: int) -> list[list[Any]]:
-        """Sends n packed commands without waiting for their replies. Returns the replies of earlier posts that
-        are here by now, oldest first; errors of the server stand among them. What a lost connection left
+        """Sends n packed commands without waiting for their replies. Returns the replies of earlier posts
+        that are here by now, oldest first; errors of the server stand among them. What a lost connection left
         unanswered is sent again, in order."""
         with self._lock:
             self._owed.append((commands, n))
@@ -243,7 +254,8 @@ class Link:
             return [] if reply is False else [reply]
 
     def interrupt(self) -> None:
-        """For another thread than the one that waits here: its call, and any later one, raises Interrupted."""
+        """For another thread than the one that waits here: its call, and any later one, raises
+        Interrupted."""
         self.interrupted = True
         sock = self._socket
         if sock is not None:
@@ -352,7 +364,9 @@ def refusal(fault: Exception, config: StoreConfig) -> StoreError:
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return unavailable(config, fault)
     if "OOM" in text[:60] or "used memory > 'maxmemory'" in text:
-        text = f"{text}: raise maxmemory on the server at {config.address}, or reset networks no longer needed"
+        text = (
+            f"{text}: raise maxmemory on the server at {config.address}, or reset networks no longer needed"
+        )
     elif text.startswith("NOPERM"):
         text = f"{text}: the account in the URL may not do this on the server at {config.address}"
     error = StoreError(text, code=text.partition(" ")[0])

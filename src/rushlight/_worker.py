@@ -43,8 +43,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     Creating, finishing, failing and taking cost one round trip each, whatever the number of tasks.
     ``lease``: seconds after which a worker that went silent is declared lost and its tasks fail; renewed
     every third of that by a thread (``heartbeat=False``: somebody else renews it). A worker that was declared
-    lost and is not dead comes back under its id with its next call; results of what it did before are refused.
-    Raises StoreUnavailable, and ConfigError where a live worker has the id.
+    lost and is not dead comes back under its id with its next call; results of what it did before are
+    refused. Raises StoreUnavailable, and ConfigError where a live worker has the id.
     """
 
     _lease_thread: LeaseThread | None
@@ -61,7 +61,9 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         secret: str | bytes | None = None,
     ) -> None:
         _inputs.seconds(lease, "lease", least=0.1)
-        if worker_id is not None and (not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()):
+        if worker_id is not None and (
+            not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()
+        ):
             raise ConfigError(f"worker_id={worker_id!r} must be printable text and not empty")
         store = Store(find_config(url, secret), network)
         store.large.serve_worker()
@@ -220,8 +222,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         for verdict, ours in zip(verdicts, decided, strict=True):
             self._held.pop(verdict.key, None)
             if not ours:
-                text = f"StaleTaskWarning: task {verdict.key} is another writer's or was decided by one; result discarded"
-                _log.warning(StaleTaskWarning(text))
+                said = f"StaleTaskWarning: the result of task {verdict.key} came too late and is discarded"
+                _log.warning(StaleTaskWarning(said))
 
     # --- taking ---------------------------------------------------------------------------------
 
@@ -274,9 +276,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         _inputs.seconds(timeout, "timeout", none=True)
         return self._settle_and_pop(verdict, spilled, timeout)
 
-    def _settle_and_pop(
-        self, verdict: Verdict, spilled: dict[str, bytes], timeout: float
-    ) -> Task | None:
+    def _settle_and_pop(self, verdict: Verdict, spilled: dict[str, bytes], timeout: float) -> Task | None:
         decided, values = self._member.settle_and_claim(verdict, spilled)
         self._let_go([verdict], [decided])
         if values:
@@ -287,16 +287,14 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     def task(self, xs: str) -> Task: ...
 
     @overload
-    def task(
-        self, xs: Fields, *, xs_extra: Fields | None = None
-    ) -> AbstractContextManager[RunningTask]: ...
+    def task(self, xs: Fields, *, xs_extra: Fields | None = None) -> AbstractContextManager[RunningTask]: ...
 
     def task(
         self, xs: str | Fields, *, xs_extra: Fields | None = None
     ) -> Task | AbstractContextManager[RunningTask]:
-        """``with worker.task(xs) as t`` creates a task running here for the block. ``t.finish(ys)`` settles it;
-        an exception fails it with type, message and traceback and goes on; leaving without finishing fails
-        it. Given a key, like ``Rush.task``: the task as it is now."""
+        """``with worker.task(xs) as t`` creates a task running here for the block. ``t.finish(ys)`` settles
+        it; an exception fails it with type, message and traceback and goes on; leaving without finishing
+        fails it. Given a key, like ``Rush.task``: the task as it is now."""
         return super().task(xs) if isinstance(xs, str) else self._running_task(xs, xs_extra)
 
     @contextmanager

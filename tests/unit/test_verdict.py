@@ -26,9 +26,9 @@ KILLED = "Worker was killed"
             "killed by SIGKILL after its loop had returned", False,
         ),
         (Status(None, 9), None, "stopped", WorkerState.KILLED, KILLED, "stopped", False),
-        (Status(None, 9), Report("failed", "E", "x"), "stopped", WorkerState.KILLED, KILLED, "stopped", False),
-        (Status(130, None), Report("stopped", "SIGINT"), None, WorkerState.KILLED, KILLED, "SIGINT", False),
-        (
+        (Status(None, 9), Report("failed", "E", "x"), "stopped", WorkerState.KILLED, KILLED, "stopped",
+        False), (Status(130, None), Report("stopped", "SIGINT"), None, WorkerState.KILLED, KILLED, "SIGINT",
+        False), (
             Status(None, 11), None, None, WorkerState.LOST, CRASHED,
             "killed by SIGSEGV without leaving the network", True,
         ),
