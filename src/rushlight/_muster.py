@@ -169,11 +169,12 @@ class Muster:
         """
         if type not in ("kill", "terminate"):
             raise ConfigError(f"type={type!r} must be 'kill' or 'terminate'")
-        states = self._store.worker_states()
-        if worker_ids is None:
+        named = None if worker_ids is None else _inputs.key_list(worker_ids, "worker_ids")
+        states = self._registered_states(named)
+        if named is None:
             wanted = [wid for wid, state in states.items() if state in LIVE]
         else:
-            wanted = _inputs.key_list(worker_ids, "worker_ids")
+            wanted = named
             self._check_known(wanted, states)
         if not wanted:
             return []
@@ -182,12 +183,32 @@ class Muster:
             self._await_ends(stopped)
         return stopped
 
+    def _registered_states(self, named: list[str] | None) -> dict[str, WorkerState]:
+        """The states of all workers, once those launched here just now have registered: they could not be
+        stopped before. Waits ten seconds at most."""
+        deadline = time.monotonic() + _KILL_TIME
+        while True:
+            left = deadline - time.monotonic()
+            standing = self._store.watch(min(max(left, 0.0), _STEP) + 2.0)
+            states = self._store.worker_states()
+            coming = [
+                wid
+                for batch in list(self._launched)
+                for wid in batch.worker_ids
+                if wid not in states and (named is None or wid in named) and not batch.over
+            ]
+            if not coming or left <= 0:
+                return states
+            self._store.wait_event(standing.event, min(left, 0.25))
+
     def _await_ends(self, worker_ids: list[str]) -> None:
         """Waits for the supervisors' reports that killed workers' processes are gone."""
         deadline = time.monotonic() + _KILL_TIME
         while (left := deadline - time.monotonic()) > 0:
             standing = self._store.watch(min(left, _STEP) + 2.0)
-            if not self._store.unburied(worker_ids):
+            # A supervisor that is gone itself reports nothing any more.
+            gone = {wid for batch in list(self._launched) if batch.over for wid in batch.worker_ids}
+            if not set(self._store.unburied(worker_ids)) - gone:
                 return
             self._store.wait_event(standing.event, min(left, _STEP))
 

@@ -543,3 +543,11 @@ def test_counts_and_ids_agree(rush: Rush, worker: RushWorker, wait_until: Wait) 
         assert ids == getattr(rush, f"{state}_worker_ids")
         assert len(ids) == getattr(rush, f"n_{state}_workers")
     assert 4 == rush.n_workers == len(rush.worker_ids)
+
+
+def test_workers_can_be_stopped_before_they_have_registered(rush: Rush) -> None:
+    """``stop_workers`` right behind ``start_workers`` stops those that were started, by name and without."""
+    ids = rush.start_workers(serve, 2)
+    assert sorted(ids) == sorted(rush.stop_workers("kill", ids))
+    ids = rush.start_workers(serve, 2)
+    assert sorted(ids) == sorted(rush.stop_workers())
