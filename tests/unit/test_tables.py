@@ -802,7 +802,7 @@ print([name for name in ("polars", "pandas", "pyarrow", "numpy") if name in sys.
 
 def test_a_task_from_a_row() -> None:
     """Times are seconds or None, the seed comes from the options."""
-    task = to_task(make_row(3, {"x": 1}, started=0, opts={"seed": [1, 2]}), TaskState.QUEUED)
-    assert (task.key, task.state, task.seed, task.started_at) == ("k3", TaskState.QUEUED, [1, 2], None)
+    task = to_task(make_row(3, {"x": 1}, started=0, opts={"s": "1f"}), TaskState.QUEUED)
+    assert (task.key, task.state, task.seed, task.started_at) == ("k3", TaskState.QUEUED, 31, None)
     assert task.created_at == (START + 3) / 1e6
     assert task.seq == 4
