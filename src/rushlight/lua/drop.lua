@@ -21,11 +21,16 @@ end
 if ARGV[3] == '1' then
   -- Who waits for another is queued itself: it fails as all do, not because of the other.
   redis.call('DEL', keys.waiting, keys.dependents)
-  for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do drop(string.match(entry, '^[^%z]+')) end
+  for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do
+    local key = entry_record(keys.queued, entry)
+    if key then drop(key) end
+  end
   for _, key in ipairs(redis.call('HKEYS', keys.queued)) do drop(key) end
   redis.call('DEL', keys.queue, keys.ranked, keys.private, keys.delayed, keys.bell)
   if c[3] then ring(keys.bell) end
 else
+  -- Named beside what it waits for, a task is dropped for its own sake.
+  for i = 4, #ARGV do redis.call('HDEL', keys.waiting, ARGV[i]) end
   for i = 4, #ARGV do
     local key = ARGV[i]
     local value = not drop(key) and redis.call('HGET', keys.running, key)

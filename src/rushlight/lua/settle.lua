@@ -9,7 +9,7 @@ if refused and refused[1] == 'EPOCH' then return refused end
 local keys = settling_keys()
 if not keys.full and (not me or me.line) then return {'LINE'} end
 local now = clock()
-local stop, verdicts = settle(keys, ARGV[2], 4, #ARGV, now)
+local stop, verdicts = settle(keys, ARGV[2], 4, #ARGV, now, not me)
 if stop then return stop end
 if not me then return {refused[2], -1, verdicts} end
 announce(keys.events, me.watch, now)

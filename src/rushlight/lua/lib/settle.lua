@@ -27,6 +27,8 @@ local function fail(keys, key, value, condition, stamp)
           local said = cmsgpack.pack({message = 'Prerequisite failed: ' .. failed, type = 'PrerequisiteFailed'})
           store_failed(keys, waiter, '\192' .. record .. NONE, said, stamp)
           todo[#todo + 1] = waiter
+          -- Those who wait for a draining queue to be empty hear of it.
+          if redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end
         end
       end
     end
@@ -34,6 +36,7 @@ local function fail(keys, key, value, condition, stamp)
 end
 
 -- Tells whether a queued task must wait for others, or has failed with one of them; else it may join the line.
+-- `note_dependents` is to follow.
 local function held_back(keys, key, value, opts, stamp)
   local unmet = {}
   for _, other in ipairs(opts and opts.a or {}) do
@@ -48,13 +51,23 @@ local function held_back(keys, key, value, opts, stamp)
   end
   if #unmet == 0 then return false end
   redis.call('HSET', keys.waiting, key, cmsgpack.pack(unmet))
+  keys.noted = keys.noted or {}
   for _, other in ipairs(unmet) do
-    local packed = redis.call('HGET', keys.dependents, other)
-    local waiters = packed and cmsgpack.unpack(packed) or {}
+    local waiters = keys.noted[other] or {}
     waiters[#waiters + 1] = key
-    redis.call('HSET', keys.dependents, other, cmsgpack.pack(waiters))
+    keys.noted[other] = waiters
   end
   return true
+end
+
+-- Writes down who waits for whom, as `held_back` has found it: once per script, as thousands may wait for one.
+local function note_dependents(keys)
+  for other, more in pairs(keys.noted or {}) do
+    local packed = redis.call('HGET', keys.dependents, other)
+    local waiters = packed and cmsgpack.unpack(packed) or {}
+    for _, key in ipairs(more) do waiters[#waiters + 1] = key end
+    redis.call('HSET', keys.dependents, other, cmsgpack.pack(waiters))
+  end
 end
 
 -- A task has finished: those that waited for it alone join the line.
@@ -156,12 +169,14 @@ end
 
 -- Settles a batch: ARGV from `first` on in fours: key, 'f' or 'x', who, payload. All keys are looked at
 -- before the first write, so an unknown one leaves everything as it was. Returns the refusal, or nil and
--- the list of 1 (decided by this worker) and 0 (by another).
-local function settle(keys, wid, first, last, now)
+-- the list of 1 (decided by this worker) and 0 (by another). `gone`: a life that is over decides nothing more,
+-- also where another goes by its id by now.
+local function settle(keys, wid, first, last, now, gone)
   local plan, unknown = {}, {}
   for i = first, last, 4 do
     local ours, value, at = standing(keys, ARGV[i], ARGV[i + 2])
     if ours == nil then unknown[#unknown + 1] = ARGV[i] end
+    if gone and ours == 1 then ours = 0 end
     plan[#plan + 1] = {i, ours, value, at}
   end
   if #unknown > 0 then return {'UNKNOWN', unknown} end
