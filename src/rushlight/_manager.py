@@ -112,6 +112,11 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
                 raise ConfigError(f"snapshot_schedule: {pair!r} is not a pair (seconds, changes)")
         self._store.set_snapshots([(seconds, changes) for seconds, changes in pairs])
 
+    def save_snapshot(self) -> None:
+        """Has the server write a snapshot of all it holds to its disk, beside other work; does not wait for it
+        (``server_info()["rdb_bgsave_in_progress"]``). Raises StoreError where the server does not allow it."""
+        self._store.save_snapshot()
+
     # --- tasks ----------------------------------------------------------------------------------
 
     def push_finished_tasks(
@@ -160,8 +165,7 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
             return
         known: list[str] = []
         for _ in range(_RESETS):
-            if self._store.worker_states():
-                self.stop_workers("kill")
+            self.stop_workers("kill")
             known += self._store.reset_all(known)
             if not self._store.worker_states():
                 self._forget_handles()
@@ -189,6 +193,7 @@ class AsyncRush(AsyncReader):
     worker_script = awaitable(Rush.worker_script)
     wait_for_workers = awaitable(Rush.wait_for_workers, waits=True)
     stop_workers = awaitable(Rush.stop_workers, waits=True)
+    save_snapshot = awaitable(Rush.save_snapshot)
     reset = awaitable(Rush.reset, waits=True)
     seed_sequence = awaitable(Rush.seed_sequence)
 

@@ -37,6 +37,10 @@ class Store(RosterVerbs, BoardVerbs):
         words = " ".join(f"{seconds} {changes}" for seconds, changes in schedule)
         self.link.call(command("CONFIG", "SET", "save", words))
 
+    def save_snapshot(self) -> None:
+        """Has the server begin to write a snapshot of all it holds. StoreError where that is not allowed."""
+        self.link.call(command("BGSAVE", "SCHEDULE"))
+
     def listen(self, after: str | None = None) -> OrderListener:
         """Orders given from now on, or after one that was read, on a connection of their own."""
         return OrderListener(self, after)

@@ -355,3 +355,12 @@ def test_a_name_that_cannot_be_is_refused(home: object, name: object) -> None:
     """Network names are short text without spaces and braces; the error says which name it was."""
     with pytest.raises(ConfigError, match="network"):
         Rush(name)
+
+
+def test_a_snapshot_can_be_asked_for(rush: Rush, wait_until: Wait) -> None:
+    """The server writes all it holds to its disk."""
+    rush.push_tasks([{"x": 1}])
+    before = rush.server_info()["rdb_saves"]
+    rush.save_snapshot()
+    wait_until(lambda: rush.server_info()["rdb_saves"] == before + 1)
+    assert "ok" == rush.server_info()["rdb_last_bgsave_status"]
