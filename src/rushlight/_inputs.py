@@ -13,6 +13,9 @@ from ._records import TaskState
 from .errors import ConfigError
 
 DEFAULT_CONDITION = "Task failed"
+_LARGEST = 2**53
+#: Seconds; thirty years.
+_LONGEST = 1e9
 
 
 def task_batch(values: object, name: str) -> list[Mapping[str, Any]]:
@@ -106,10 +109,27 @@ def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0)
     return None if math.isinf(value) and none else float(value)
 
 
+def time_limit(value: object, name: str) -> float | None:
+    """Seconds a task may run, more than none; None and infinity for no limit."""
+    limit = seconds(value, name, none=True)
+    if limit is not None and not 0 < limit <= _LONGEST:
+        raise ConfigError(
+            f"{name}={value!r} must be a number of seconds, more than 0 and at most {_LONGEST:g}"
+        )
+    return limit
+
+
 def count(value: object, name: str, least: int = 0) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r} must be a whole number, at least {least}")
+    return _exact(value, name)
+
+
+def _exact(value: int, name: str) -> int:
+    """The number, if scripts can count with it: they know numbers as doubles."""
+    if abs(value) > _LARGEST:
+        raise ConfigError(f"{name}={value!r} is too large: at most 2**53")
     return value
 
 
@@ -137,6 +157,8 @@ def each(values: object, n: int, name: str, kind: type) -> list[Any]:
     for i, value in enumerate(found):
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise ConfigError(f"{name}[{i}] must be {kind.__name__} or None, got {_kind(value)}")
+        if kind is int and isinstance(value, int):
+            _exact(value, f"{name}[{i}]")
     return found
 
 

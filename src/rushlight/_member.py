@@ -28,6 +28,9 @@ from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
 _log = logging.getLogger("rushlight")
 #: Seconds a blocking wait lasts at most before the server is heard again.
 _BLOCK = 5.0
+#: Seconds for which an empty queue is believed to be empty as long as nobody rings: another worker may have
+#: taken the token and be gone.
+_BELIEF = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Member:
         self._number = self._asked = 0
         self._sure = True
         self._queue_empty = False
+        self._looked = 0.0
         self._drain_heard = False
         self._due = math.inf
         #: Whether the network's line has more in use than the plain queue, as far as this worker has heard.
@@ -185,7 +189,8 @@ class Member:
         deadline = time.monotonic() + timeout
         woken = False
         while not self.gone:
-            if not self._queue_empty or woken or timeout <= 0:
+            believed = self._queue_empty and time.monotonic() < self._looked + _BELIEF
+            if not believed or woken or timeout <= 0:
                 values = self._claim(n, woken=woken)
                 if values or self._letter not in ("s", "r") or self._drains_first():
                     return values
@@ -199,10 +204,10 @@ class Member:
         return []
 
     def _drains_first(self) -> bool:
-        """True the first time the queue is found draining: the caller is to hear of it at once. A caller
-        that stays all the same waits like before, instead of spinning."""
-        first = self._drain >= 0 and not self._drain_heard
-        self._drain_heard = self._drain >= 0
+        """True the first time the queue is found to have drained: the caller is to hear of it at once. A
+        caller that stays all the same waits like before, instead of spinning."""
+        first = self._drain == 0 and not self._drain_heard
+        self._drain_heard = self._drain == 0
         return first
 
     def _claim(self, n: int, *, woken: bool) -> list[bytes]:
@@ -230,6 +235,7 @@ class Member:
         wait for a time or for one worker, an empty claim says nothing of the next; nor does an answer that
         may be that of an earlier call."""
         self._number = number
+        self._looked = time.monotonic()
         self._queue_empty = self._sure and len(values) < n and not self._full
         self._due = time.monotonic() + due / 1e6 if due >= 0 else math.inf
 
@@ -240,7 +246,7 @@ class Member:
         # Until it is known that nobody rang, a token may be in our hands: the next claim must look.
         self._queue_empty = False
         own = keys.bell(self.card.worker_id)
-        # A draining queue's bell rings on and on, for everybody to leave.
+        # The bell of a queue that has drained rings on and on, for everybody to leave.
         bells = (own,) if self._drain_heard else (keys["bell"], own)
         with self.store.waiting_link() as link:
             trips = link.trips

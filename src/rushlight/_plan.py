@@ -5,7 +5,9 @@ Kept per context (thread, asyncio task), never in the environment. Owns no conne
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import threading
+import weakref
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -37,7 +39,9 @@ class _Planner:
     only. ``plan.current()``, ``plan.is_set()``, ``plan.clear()``."""
 
     def __init__(self) -> None:
-        self._default = _EMPTY
+        self._lock = threading.Lock()
+        #: The calls in force for the process, the last one counts: it may turn out to be meant for a block.
+        self._calls: list[tuple[Plan, weakref.ref[_Scope]]] = []
 
     def __call__(
         self,
@@ -60,12 +64,21 @@ class _Planner:
         link = Link(StoreConfig.find(url, secret))
         link.connect()
         link.close()
-        before, self._default = self._default, new
-        return _Scope(self, new, before)
+        scope = _Scope(self, new)
+        with self._lock:
+            self._calls.append((new, weakref.ref(scope)))
+            # A call whose result nobody holds stays for good, and nothing before it can come back.
+            settled = [i for i, (_, held) in enumerate(self._calls) if held() is None]
+            del self._calls[: settled[-1] if settled else 0]
+        return scope
 
     def current(self) -> Plan:
         """The defaults in force here."""
-        return _scoped.get() or self._default
+        scoped = _scoped.get()
+        if scoped is not None:
+            return scoped
+        with self._lock:
+            return self._calls[-1][0] if self._calls else _EMPTY
 
     def is_set(self) -> bool:
         """True where a plan is in force."""
@@ -73,27 +86,33 @@ class _Planner:
 
     def clear(self) -> None:
         """Takes the process-wide plan back, and the one of this context."""
-        self._default = _EMPTY
+        with self._lock:
+            self._calls.clear()
         _scoped.set(None)
+
+    def take_back(self, scope: _Scope) -> None:
+        """This call was meant for a block only."""
+        with self._lock:
+            self._calls = [call for call in self._calls if call[1]() is not scope]
 
 
 class _Scope:
     """What ``plan(...)`` returns: in force already; as a context manager it ends with the block."""
 
-    def __init__(self, planner: _Planner, new: Plan, before: Plan) -> None:
+    def __init__(self, planner: _Planner, new: Plan) -> None:
         self._planner = planner
         self._new = new
-        self._before = before
+        self._tokens: list[Token[Plan | None]] = []
 
     def __enter__(self) -> Plan:
-        self._planner._default = self._before
-        self._token = _scoped.set(self._new)
+        self._planner.take_back(self)
+        self._tokens.append(_scoped.set(self._new))
         return self._new
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _scoped.reset(self._token)
+        _scoped.reset(self._tokens.pop())
 
 
 plan = _Planner()

@@ -91,7 +91,7 @@ class WorkerProcess:
 @dataclass(slots=True)
 class Slot:
     """One worker id to be kept alive. ``start_at``: when to start it (again), None for not. ``reload``: it is
-    leaving, to begin again with the start arguments ``spec_id``."""
+    to begin again with the start arguments ``spec_id``."""
 
     worker_id: str
     spec_id: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import _inputs
@@ -62,14 +63,13 @@ class Queueing(TaskReader):
         columns = {
             "p": _inputs.each(priority, n, "priority", int),
             "w": _inputs.each(workers, n, "workers", str),
-            "t": [
-                _inputs.seconds(t, "timeout", none=True) for t in _inputs.each(timeout, n, "timeout", float)
-            ],
+            "t": [_inputs.time_limit(t, "timeout") for t in _inputs.each(timeout, n, "timeout", float)],
             "r": _inputs.counts(max_retries, n, "max_retries"),
             "b": [backoff] * n,
             "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],
             "a": _inputs.prerequisites(after, n),
         }
+        self._known(list(dict.fromkeys(key for keys in columns["a"] for key in keys or ())))
         encoded = self._store.encode_tasks(batch, extras, [_options(columns, i) for i in range(n)])
         if limit is not None:
             self._push_as_room_is(encoded, limit, patience)
@@ -85,7 +85,7 @@ class Queueing(TaskReader):
         while left.tasks:
             standing = self._store.watch(_STEP + 2.0)
             taken = self._store.push_some(left, limit)
-            left = Encoded(left.tasks[taken:], {})
+            left = replace(left, tasks=left.tasks[taken:], spilled={})
             if not left.tasks or taken:
                 continue
             wait = _STEP if deadline is None else deadline - time.monotonic()
@@ -126,7 +126,8 @@ class Queueing(TaskReader):
 
     def _known(self, keys: Iterable[str]) -> list[str]:
         wanted = _inputs.key_list(keys)
-        unknown = [k for k, state in zip(wanted, self._store.look(wanted), strict=True) if state is None]
+        states = self._store.look(wanted) if wanted else []
+        unknown = [k for k, state in zip(wanted, states, strict=True) if state is None]
         if unknown:
             raise unknown_keys(unknown, self._store.network)
         return wanted

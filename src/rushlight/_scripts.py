@@ -187,8 +187,11 @@ class Scripts(SharingScripts, RosterScripts):
     def begin(self, member: MemberArgs, who: bytes, *tasks: Argument) -> bytes:
         return self._pack("begin", (*member[:3], who, *tasks))
 
-    def push(self, epoch: str, drain: bool, most: int | str, *tasks: Argument) -> bytes:
-        return self._pack("push", (epoch, int(drain), most, *tasks))
+    def push(
+        self, epoch: str, workers: tuple[str, ...], drain: bool, most: int | str, *tasks: Argument
+    ) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id in workers)
+        return self._pack("push", (epoch, int(drain), most, *tasks), bells)
 
     def record(self, epoch: str, *tasks: Argument) -> bytes:
         return self._pack("record", (epoch, *tasks))

@@ -167,12 +167,16 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             return self.bury_or_replace(ends, come_back=come_back)
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[4]]
 
-    def stop(self, worker_ids: Sequence[str], *, kill: bool) -> tuple[list[str], list[str]]:
-        """Asks workers to leave, or ends them now; returns those stopped and those that were not live."""
+    def stop(
+        self, worker_ids: Sequence[str], *, kill: bool, own: bool = False
+    ) -> tuple[list[str], list[str]]:
+        """Asks workers to leave, or ends them now; returns those stopped and those that were not live.
+        ``own``: said by their supervisor, which decides whether one whose task was stopped comes back."""
+        letter = "k" if kill else "a" if own else "d"
         condition = self.encode_condition({"message": KILLED, "type": "WorkerKilled"})
         order = msgspec.msgpack.encode({"op": "kill", "worker_ids": list(worker_ids)})
         reply = self.write(
-            lambda epoch: self.scripts.stop(epoch, "k" if kill else "d", condition, order, tuple(worker_ids))
+            lambda epoch: self.scripts.stop(epoch, letter, condition, order, tuple(worker_ids))
         )
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[2]]
 

@@ -35,6 +35,8 @@ class Encoded:
 
     tasks: list[NewTask]
     spilled: dict[str, bytes]
+    #: Those whose private queues the tasks are for.
+    workers: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -73,7 +75,8 @@ class TaskVerbs(StoreBase):
             except EncodeError as error:
                 raise placed(error, i, len(xss)) from error
             tasks.append(NewTask(key, head))
-        return Encoded(tasks, spilled)
+        workers = dict.fromkeys(options["w"] for options in opts or () if options and "w" in options)
+        return Encoded(tasks, spilled, tuple(workers))
 
     def encode_results(
         self, yss: Sequence[Fields], ys_extra: Sequence[Fields | None], spilled: dict[str, bytes]
@@ -99,15 +102,13 @@ class TaskVerbs(StoreBase):
 
     def push(self, batch: Encoded, *, drain: bool = False) -> None:
         """Queues tasks. ``drain``: workers may leave once the queue is empty. Raises UnknownKey for
-        prerequisites the network does not have; those are the same for all calls, so nothing is written."""
+        prerequisites the network does not have; of a batch of several calls some may be queued then."""
 
         def pack(epoch: str) -> list[bytes]:
-            calls = self.keep_spilled(epoch, batch.spilled)
-            for group in in_groups(batch.tasks, [()] * len(batch.tasks)):
-                calls.append(self.scripts.push(epoch, False, "", *group))
-            if drain:
-                calls.append(self.scripts.push(epoch, True, ""))
-            return calls
+            groups = list(in_groups(batch.tasks, [()] * len(batch.tasks))) or [[]]
+            ahead = [self.scripts.push(epoch, batch.workers, False, "", *group) for group in groups[:-1]]
+            last = self.scripts.push(epoch, batch.workers, drain, "", *groups[-1])
+            return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
 
         self._taken(self.write(pack))
 
@@ -117,7 +118,10 @@ class TaskVerbs(StoreBase):
         group = next(iter(in_groups(batch.tasks, [()] * len(batch.tasks))), [])
 
         def pack(epoch: str) -> list[bytes]:
-            return [*self.keep_spilled(epoch, batch.spilled), self.scripts.push(epoch, False, most, *group)]
+            return [
+                *self.keep_spilled(epoch, batch.spilled),
+                self.scripts.push(epoch, batch.workers, False, most, *group),
+            ]
 
         return self._taken(self.write(pack))
 

@@ -170,6 +170,8 @@ class Supervisor:
 
     def _bear(self, worker: Slot) -> WorkerProcess | ChildJob:
         spec = self._specs.load(worker.spec_id)
+        if worker.reload:
+            worker.reload, worker.restarts_left = False, spec.max_restarts
         card = self._options.card(worker.spec_id, spec, worker.worker_id, 0)
         log = open_log_file(spec.log_dir, worker.worker_id)
         process = bear(card, log)
@@ -259,7 +261,7 @@ class Supervisor:
         )
         self._uplink.ended(end, process.capture.take())
         if worker.reload and not verdict.failed and not self._stopping:
-            worker.reload, worker.start_at = False, time.monotonic()
+            worker.start_at = time.monotonic()
         elif again:
             lives = self._specs.known(card.spec).max_restarts - worker.restarts_left
             worker.restarts_left -= 1
@@ -285,9 +287,8 @@ class Supervisor:
         """The worker leaves after the task at hand, and begins again with other start arguments."""
         if self._stopping or (worker.process is None and worker.start_at is None):
             return
-        worker.spec_id = spec_id
+        worker.spec_id, worker.reload = spec_id, True
         if worker.process is not None:
-            worker.reload = True
             self._uplink.ask_to_leave([worker.worker_id])
 
     def _interrupt(self, process: WorkerProcess, token: str) -> None:

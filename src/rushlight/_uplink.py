@@ -188,7 +188,7 @@ class Uplink:
         """Output before ends: who sees that a worker has ended finds all it said."""
         unsaid = self._unsaid
         if unsaid.leaving:
-            self._store.stop(unsaid.leaving, kill=False)
+            self._store.stop(unsaid.leaving, kill=False, own=True)
             unsaid.leaving = []
         if now >= self._flush_at:
             for worker_id, capture in captures:

@@ -11,9 +11,9 @@ local keys = line_keys({control = KEYS[1], running = KEYS[2], events = KEYS[3]},
 if me.line and not keys.full then return {'LINE'} end
 local n, values, due = tonumber(ARGV[6]), {}, -1
 if n > 0 then values, due = claim(keys, ARGV[2], ARGV[4], tonumber(ARGV[5]), n, me, clock()) end
--- The token this caller took wakes the next worker, if there is work left or all must hear of the drain.
+-- The token this caller took wakes the next worker, if there is work left or all must hear that none is.
 if ARGV[7] == '1' then
-  local more = me.drain or redis.call('LLEN', keys.queue) > 0
+  local more = (me.drain and redis.call('HLEN', keys.queued) == 0) or redis.call('LLEN', keys.queue) > 0
   if more or (keys.full and redis.call('ZCARD', keys.ranked) > 0) then ring(keys.bell) end
 end
 local letter, queued = riding(me, keys.queued)

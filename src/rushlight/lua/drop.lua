@@ -38,10 +38,11 @@ else
       redis.call('HDEL', keys.running, key)
       dropped[#dropped + 1] = key
       fail(keys, key, value, ARGV[2], stamp)
-      interrupt(keys, key, value, ARGV[2], gone, keys.orders)
+      redis.call('HINCRBY', keys.tallies, 'x:' .. interrupt(keys, value, gone), 1)
     end
   end
   if next(gone) then lose(keys, gone, now) end
+  if c[3] and redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end
 end
 if #dropped > 0 then announce(keys.events, c[2], now) end
 return {'ok', dropped}

@@ -1,7 +1,8 @@
 -- include: gate line settle
 -- Queues tasks where their options say: for all (by priority), for one worker, or until others have
 -- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
--- KEYS: control index running finished failed failures tallies events, then the line.
+-- KEYS: control index running finished failed failures tallies events, then the line, then the bells of workers
+--   that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
 --   number), then per task: key, head.
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
@@ -9,6 +10,9 @@ local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = settling_keys()
+-- A bell's name ends with its worker's.
+keys.own_bells = {}
+for i = 20, #KEYS do keys.own_bells[string.sub(KEYS[i], #keys.bell + 2)] = KEYS[i] end
 local now, unknown = clock(), {}
 local stamp = cmsgpack.pack(now)
 
@@ -53,8 +57,15 @@ if #plain > 0 then
   ring(keys.bell)
 end
 for _, task in ipairs(special) do
-  if not held_back(keys, task[1], task[2], task[3], stamp) then line_up(keys, task[1], task[3]) end
+  local own = task[3].w
+  if not held_back(keys, task[1], task[2], task[3], stamp) then
+    line_up(keys, task[1], task[3])
+  elseif own and keys.own_bells[own] and is_expected(keys, own) then
+    -- It learns that there is more than the plain queue to look at.
+    ring(keys.own_bells[own])
+  end
 end
+note_dependents(keys)
 if ARGV[2] == '1' then
   redis.call('HSET', keys.control, 'drain', '1')
   ring(keys.bell)

@@ -9,7 +9,7 @@ local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = losing_keys('orders')
-local now, ids, gone, late = clock(), {}, {}, 0
+local now, ids, gone, stopped, late = clock(), {}, {}, {}, 0
 local stamp, until_now = cmsgpack.pack(now), string.format('%.0f', now)
 for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', until_now)) do
   local status = redis.call('HGET', keys.control, 'w:' .. wid) or '?'
@@ -35,11 +35,12 @@ for _, entry in ipairs(redis.call('ZRANGEBYSCORE', keys.deadlines, '-inf', until
       redis.call('HDEL', keys.running, key)
       redis.call('HINCRBY', keys.tallies, 'x:' .. wid, 1)
       lapse(keys, key, value, said, stamp, now)
-      interrupt(keys, key, value, cmsgpack.pack({message = 'Worker was killed'}), gone, keys.orders)
+      interrupt(keys, value, stopped)
     end
   end
 end
 if #ids == 0 and late == 0 then return {'ok', {}, {}, {}} end
+for wid, fate in pairs(stopped) do gone[wid] = fate end
 local failed, again = lose(keys, gone, now)
 announce(keys.events, c[2], now)
 return {'ok', ids, failed, again}

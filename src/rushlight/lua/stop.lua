@@ -3,7 +3,7 @@
 -- their tasks, and orders their supervisors to kill the processes.
 -- KEYS: control running failed failures tallies workers events, then the line, then orders, then the bell
 --   of each worker.
--- ARGV: epoch, 'd' or 'k', condition, order (packed, for 'k'), then the ids in the order of their bells.
+-- ARGV: epoch, 'd' or 'k' ('a': 'd' by its own supervisor), condition, order (packed, for 'k'), then the ids in the order of their bells.
 -- Reply: {'ok', ids stopped, ids that were not live, keys failed}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
@@ -18,7 +18,13 @@ for i = 5, #ARGV do
     idle[#idle + 1] = wid
   else
     stopped[#stopped + 1] = wid
-    if ARGV[2] == 'd' then
+    if ARGV[2] ~= 'k' and is_interrupted(status) then
+      -- It has no task at hand any more: it is not to come back, unless its supervisor wants it to.
+      if ARGV[2] == 'd' then
+        retire(keys, wid, status, 't')
+        redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o', cmsgpack.pack({op = 'kill', worker_ids = {wid}}))
+      end
+    elseif ARGV[2] ~= 'k' then
       redis.call('HSET', keys.control, 'w:' .. wid, 'd' .. string.sub(status, 2))
     else
       retire(keys, wid, status, 'k')

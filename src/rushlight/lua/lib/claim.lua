@@ -23,8 +23,9 @@ local function claim(keys, wid, worker, seq, n, me, now)
   while #values < n do
     local key, value, at, attempt = next_queued(keys, wid)
     if not key then
-      -- While the network drains the token stays, for every waiter to hear of it.
-      local needed = me.drain or (keys.full and redis.call('ZCARD', keys.private) > 0)
+      -- Once a draining network's queue is empty the token stays, for every waiter to hear of it.
+      local needed = (me.drain and redis.call('HLEN', keys.queued) == 0)
+        or (keys.full and redis.call('ZCARD', keys.private) > 0)
       if not needed then redis.call('DEL', keys.bell) end
       break
     end
@@ -42,6 +43,9 @@ local function claim(keys, wid, worker, seq, n, me, now)
     answer[#answer + 1] = key
   end
   redis.call('HSET', keys.control, 'c:' .. wid, cmsgpack.pack(answer))
-  if #values > 0 then announce(keys.events, me.watch, now) end
+  if #values > 0 then
+    announce(keys.events, me.watch, now)
+    if me.drain and redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end
+  end
   return values, due and due - now or -1
 end

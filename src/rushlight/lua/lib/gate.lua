@@ -11,6 +11,11 @@ local function is_live(status)
   return letter == 'r' or letter == 'd' or letter == 's'
 end
 
+-- Waits for its process to be replaced: its task was taken from it (letter i).
+local function is_interrupted(status)
+  return status and string.sub(status, 1, 1) == 'i'
+end
+
 -- A worker's entry: returns the refusal, or nil and the record of what the read told.
 -- A worker that was declared lost, killed or replaced (another token) gets GONE and its letter.
 local function worker_gate(control, epoch, wid, token)

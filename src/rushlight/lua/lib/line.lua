@@ -23,13 +23,23 @@ local function place(control)
   return string.format('%014x', redis.call('HINCRBY', control, 'places', 1))
 end
 
+-- A worker for whom tasks may wait: it is a member, or its process is being replaced.
+local function is_expected(keys, wid)
+  local status = redis.call('HGET', keys.control, 'w:' .. wid)
+  return is_live(status) or is_interrupted(status)
+end
+
 -- Puts an entry behind those of its kind. `alone`: not to its own worker, whatever the options say.
 local function line_up(keys, entry, opts, alone)
   opts = type(opts) == 'table' and opts or {}
-  if opts.w and not alone and is_live(redis.call('HGET', keys.control, 'w:' .. opts.w)) then
+  if opts.w and not alone and is_expected(keys, opts.w) then
     redis.call('ZADD', keys.private, 0, opts.w .. '\0' .. place(keys.control) .. entry)
-    -- Which worker hears a bell is not ours to choose: all that wait look, and one finds it.
-    for _ = 1, redis.call('ZCARD', keys.leases) do redis.call('RPUSH', keys.bell, '1') end
+    if keys.own_bells and keys.own_bells[opts.w] then
+      ring(keys.own_bells[opts.w])
+    else
+      -- Which worker hears a bell is not ours to choose: all that wait look, and one finds it.
+      for _ = 1, redis.call('ZCARD', keys.leases) do redis.call('RPUSH', keys.bell, '1') end
+    end
   elseif opts.p and opts.p ~= 0 then
     redis.call('ZADD', keys.ranked, -opts.p, place(keys.control) .. entry)
     ring(keys.bell)

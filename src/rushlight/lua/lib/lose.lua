@@ -34,11 +34,6 @@ local function lose(keys, gone, now)
   return failed, requeued
 end
 
--- Waits for its process to be replaced: its task was taken from it (letter i).
-local function is_interrupted(status)
-  return status and string.sub(status, 1, 1) == 'i'
-end
-
 -- Ends a worker's membership under a final letter; false where it had ended before. Under letter i it is expected
 -- back, as long as its lease goes on.
 local function retire(keys, wid, status, letter)
@@ -46,7 +41,7 @@ local function retire(keys, wid, status, letter)
   redis.call('HDEL', keys.control, 'c:' .. wid)
   if not is_live(status) and not is_interrupted(status) then return false end
   redis.call('HSET', keys.control, 'w:' .. wid, letter .. string.sub(status, 2))
-  share_private(keys, wid)
+  if letter ~= 'i' then share_private(keys, wid) end
   return true
 end
 
@@ -58,17 +53,21 @@ local function card(keys, wid)
   return said
 end
 
--- A task was taken from its worker. One under a supervisor ends with it (letter i): it may hang in the task, so
--- its process is replaced, and until then it may not write. Its other tasks fail with this condition.
-local function interrupt(keys, key, value, condition, gone, orders)
+-- A task was taken from its worker, whose id is returned. One under a supervisor ends with it: it may hang in the
+-- task, so its process is replaced, and until then it may not write (letter i; one that was asked to leave has
+-- left). What becomes of its other tasks is its policy's business, as with any loss.
+local function interrupt(keys, value, gone)
   local _, wid = cmsgpack.unpack_one(value, 0)
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
-  if card(keys, wid).supervisor ~= '' and is_live(status) then
+  local said = card(keys, wid)
+  if said.supervisor ~= '' and is_live(status) then
+    local asked = string.sub(status, 1, 1) == 'd'
     -- The lease goes on: until it runs out, or its supervisor brings it back, the worker is expected.
-    redis.call('HDEL', keys.control, 'c:' .. wid)
-    redis.call('HSET', keys.control, 'w:' .. wid, 'i' .. string.sub(status, 2))
-    gone[wid] = {condition = condition, requeue = false}
-    redis.call('XADD', orders, 'MAXLEN', '~', 1000, '*', 'o',
+    retire(keys, wid, status, asked and 't' or 'i')
+    gone[wid] = {condition = cmsgpack.pack({message = 'Worker was killed', type = 'WorkerKilled'}),
+      requeue = said.on_lost == 'requeue'}
+    redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o',
       cmsgpack.pack({op = 'replace', worker_ids = {wid}, token = string.sub(status, 2)}))
   end
+  return wid
 end
