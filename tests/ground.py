@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import redis
-from harness import Account, Server, account, keys_of
 
+from harness import Account, Server, account, keys_of
 from rushlight import Rush
 from rushlight._connect import StoreConfig
 from rushlight._member import Member, Verdict
@@ -44,7 +44,7 @@ class Ground:
         return member
 
     def encode(self, n: int = 1, retries: int = 0, **xs: Any) -> Encoded:
-        """n tasks, encoded; ``i`` is their place."""
+        """N tasks, encoded; ``i`` is their place."""
         options = [{"r": retries} if retries else None] * n
         return self.store.encode_tasks([{"i": i, **xs} for i in range(n)], [None] * n, options)
 
@@ -159,7 +159,7 @@ class Stats:
             if not name.startswith(("cmdstat_info", "cmdstat_config", "cmdstat_client"))
         }
 
-    def __enter__(self) -> Stats:
+    def __enter__(self) -> Self:
         self._before = self._now()
         return self
 

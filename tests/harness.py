@@ -193,6 +193,8 @@ class Account:
 
     queued: dict[str, list[Any]] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    #: Keys of queued tasks that stand elsewhere: by priority, for one worker, for a time, for others.
+    elsewhere: set[str] = field(default_factory=set)
     running: dict[str, list[Any]] = field(default_factory=dict)
     finished: list[list[Any]] = field(default_factory=list)
     failed: dict[str, list[Any]] = field(default_factory=dict)
@@ -224,7 +226,7 @@ class Account:
         rows += [row[3:] for row in self.failed.values()]
         seqs = [row[7] for row in rows]
         assert sorted(seqs) == list(range(1, len(rows) + 1)), "sequence numbers are not unique and dense"
-        waiting = {entry.partition("\0")[0] for entry in self.order}
+        waiting = {entry.partition("\0")[0] for entry in self.order} | self.elsewhere
         assert waiting >= self.queued.keys(), "a queued task nobody will be given"
         assert self.failed.keys() <= set(self.failures)
 
@@ -239,11 +241,18 @@ def account(client: redis.Redis, network: str) -> Account:
             pipe.lrange(key, 0, -1)
         else:
             pipe.hgetall(key)
-    queued, queue, running, finished, failed, failures, index = pipe.execute()
+    for name in ("ranked", "private", "delayed"):
+        pipe.zrange(f"rl:{{{network}}}:{name}", 0, -1)
+    pipe.hkeys(f"rl:{{{network}}}:waiting")
+    queued, queue, running, finished, failed, failures, index, *others = pipe.execute()
+    ranked, private, delayed, waiting = ([entry.decode() for entry in found] for found in others)
+    # A ranked entry stands behind its place, fourteen digits long; a private one also behind its worker.
+    entries = [entry[14:] for entry in ranked] + [entry.partition("\0")[2][14:] for entry in private]
     decode = msgspec.msgpack.decode
     return Account(
         queued={key.decode(): decode(b"\x98\xc0" + value) for key, value in queued.items()},
         order=[entry.decode() for entry in queue],
+        elsewhere={entry.partition("\0")[0] for entry in [*entries, *delayed, *waiting]},
         running={key.decode(): decode(b"\x99" + value) for key, value in running.items()},
         finished=[decode(value) for value in finished],
         failed={key.decode(): decode(b"\x9c" + value) for key, value in failed.items()},

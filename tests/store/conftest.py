@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from ground import Ground
 from harness import KINDS, Server, binaries
 

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
+
 from ground import Ground, Stats
 from harness import Background, Server, ended, run_python, wait_until
-
 from rushlight import Rush, RushWorker
 from rushlight._connect import StoreConfig
 from rushlight._store import Store
@@ -27,6 +27,7 @@ def drop_connections(ground: Ground) -> None:
 
 
 def blocked(ground: Ground) -> int:
+    """Clients the server keeps waiting."""
     return int(ground.raw.info("clients")["blocked_clients"])
 
 
@@ -34,7 +35,7 @@ def blocked(ground: Ground) -> int:
 
 
 def test_scripts_are_loaded_again_when_forgotten(ground: Ground) -> None:
-    """A server that has none of them, or loses them at any time, is given them anew; nothing happens twice."""
+    """A server that has none, or loses them at any time, is given them anew; nothing happens twice."""
     worker = ground.member()
     ground.raw.script_flush()
     keys = ground.push(2)
@@ -226,7 +227,12 @@ def test_a_frozen_server_makes_nothing_twice(
     decided, values = calls[1].result(30)
     assert (True, [keys[1]]) == (decided, ground.taken(values))
     assert batch.keys == ground.account().order
-    assert {keys[0]: "finished", keys[1]: "running", batch.keys[0]: "queued", batch.keys[1]: "queued"} == ground.states()
+    assert {
+        keys[0]: "finished",
+        keys[1]: "running",
+        batch.keys[0]: "queued",
+        batch.keys[1]: "queued",
+    } == ground.states()
 
 
 def test_a_server_that_stays_away_is_told_with_its_address(
@@ -250,7 +256,7 @@ def test_a_server_that_stays_away_is_told_with_its_address(
 
 
 def test_waiting_asks_nothing(ground: Ground) -> None:
-    """A worker, a reader, a waiter for tasks and a listener for orders cost no command while nothing happens."""
+    """A worker, a reader, a waiter for tasks and a listener for orders send nothing while nothing happens."""
     worker, busy = ground.member(), ground.member()
     keys = ground.begin(busy, 2)
     with Rush(ground.network, ground.url) as rush, Rush(ground.network, ground.url) as other:
@@ -332,7 +338,7 @@ def test_a_fork_goes_on_by_itself(ground: Ground) -> None:
 
 
 def test_a_fork_while_others_read_does_not_hang(ground: Ground) -> None:
-    """Threads of the parent may be in the middle of anything when a child is forked; it can read all the same."""
+    """Threads of the parent may be in the middle of anything when a child is forked; it can read even so."""
     with Rush(ground.network, ground.url) as rush:
         worker = ground.member()
         for key in ground.begin(worker, 5):
@@ -422,7 +428,7 @@ def test_writing_behind_survives_broken_connections(ground: Ground) -> None:
 def test_writing_behind_ends_cleanly_when_the_server_stays_away(
     own_server: Callable[..., Server], network: str
 ) -> None:
-    """The block tells it at its end; the next block starts from nothing and is not confused by old replies."""
+    """The block tells it at its end; the next one starts from nothing and is not confused by old replies."""
     server = own_server(*DURABLE)
     worker = RushWorker(network, server.url, heartbeat=False, lease=600.0)
     object.__setattr__(worker._store.config, "patience", 0.2)
@@ -438,7 +444,9 @@ def test_writing_behind_ends_cleanly_when_the_server_stays_away(
     worker.close()
 
 
-def test_writing_behind_tells_the_first_error_and_hears_all(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+def test_writing_behind_tells_the_first_error_and_hears_all(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
     """One refused call among many does not keep the others from being heard, each as its own."""
     with RushWorker(ground.network, ground.url, heartbeat=False, lease=600.0) as worker:
         decided = worker.push_running_task({"x": 1})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from ground import Ground, Tape, lose_reply, new_task
 from harness import Background, keys_of
-
 from rushlight._store_tasks import Encoded
 from rushlight.errors import WorkerLost
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from ground import Ground
 from harness import KINDS, Server, keys_of
-
 from rushlight import Rush, RushWorker
 from rushlight._records import TaskState
 from rushlight.errors import ConfigError, StoreError, StoreUnavailable, StoreVersion, StoreWarning
@@ -24,6 +24,7 @@ OwnServer = Callable[..., Server]
 
 
 def free_port() -> int:
+    """A port of the loopback interface nobody listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -162,7 +163,7 @@ def test_a_server_that_is_too_old(network: str) -> None:
             return b"*%d\r\n" % len(replies) + b"".join(replies)
         return b"+OK\r\n"
 
-    with double(answers) as port, pytest.raises(StoreVersion, match="BLMOVE.*6.2") as caught:
+    with double(answers) as port, pytest.raises(StoreVersion, match=r"BLMOVE.*6\.2") as caught:
         Rush(network, f"redis://127.0.0.1:{port}")
     assert ["BLMOVE"] == caught.value.fields["missing"]
     assert not {b"EVALSHA", b"EVAL", b"SET", b"HSET", b"MULTI"} & set(asked)
@@ -204,7 +205,7 @@ def test_an_account_of_one_network(own_server: OwnServer, network: str, kind: st
         raw.execute_command("ACL", "SETUSER", "ann", *rights)
     url = f"redis://ann:word-for-ann@127.0.0.1:{port}"
     works(network, url)
-    with Rush(f"{network}-other", url) as other, pytest.raises(StoreError, match="(?i)perm|key") as caught:
+    with Rush(f"{network}-other", url) as other, pytest.raises(StoreError, match=r"(?i)perm|key") as caught:
         other.push_tasks([{"x": 1}])
     assert "word-for-ann" not in str(caught.value)
     with server.client() as raw:
@@ -212,7 +213,7 @@ def test_an_account_of_one_network(own_server: OwnServer, network: str, kind: st
 
 
 def test_tls(own_server: OwnServer, network: str, tmp_path: Path) -> None:
-    """Over an encrypted line with a checked certificate, waits included; an unknown certificate is refused."""
+    """Over an encrypted line with a checked certificate, waits included; an unknown one is refused."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
@@ -234,7 +235,7 @@ def test_tls(own_server: OwnServer, network: str, tmp_path: Path) -> None:
         assert keys == rush.empty_queue()
         listener.close()
         rush.reset()
-    with pytest.raises(StoreUnavailable, match="(?i)certificate"):
+    with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
         Rush(network, url)
 
 

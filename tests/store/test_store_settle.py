@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ground import Ground, Tape, lose_reply
 
+from ground import Ground, Tape, lose_reply
 from rushlight._member import Member
 from rushlight.errors import UnknownKey
 
@@ -16,7 +16,7 @@ def tally(ground: Ground, member: Member) -> tuple[int, int]:
 
 
 def test_finishing_moves_the_record(ground: Ground) -> None:
-    """The record goes from the worker to the end of the finished list, with the results and times in order."""
+    """The record goes from the worker to the end of the finished list, with results and times in order."""
     worker = ground.member("ann")
     first, second = ground.begin(worker, 2)
     assert ground.finish(worker, second, y=2)
@@ -48,7 +48,13 @@ def test_a_condition_may_hold_anything(ground: Ground) -> None:
 
     worker = ground.member()
     (key,) = ground.begin(worker)
-    said = {"message": "odd", "blob": b"\x00\xff" * 40, "n": 2**90, "at": dt.date(2026, 1, 2), "text": "x" * 70_000}
+    said = {
+        "message": "odd",
+        "blob": b"\x00\xff" * 40,
+        "n": 2**90,
+        "at": dt.date(2026, 1, 2),
+        "text": "x" * 70_000,
+    }
     tape = Tape(worker)
     ground.store.codec.spill_size = 1 << 20
     verdict = ground.failing(key)
@@ -148,21 +154,20 @@ def test_an_older_attempt_decides_nothing(ground: Ground) -> None:
     assert {"y": 2} == ground.account().finished[0][10]
 
 
-def test_attempts_of_one_and_of_sixteen_are_told_apart(ground: Ground) -> None:
-    """Attempts are compared as numbers, not as the beginning of bytes, beyond one byte too."""
+def test_attempts_are_told_apart_whatever_their_length(ground: Ground) -> None:
+    """Attempts are compared as numbers, not as the beginning of bytes, where they need more than one too."""
     (key,) = ground.push(retries=400)
-    for attempt in range(1, 301):
-        worker = ground.member(f"w{attempt}", on_lost="requeue")
+    for attempt in range(1, 261):
+        worker = ground.member("bob", on_lost="requeue")
         assert [key] == ground.claim(worker)
-        if attempt in (1, 2, 127, 128, 129, 255, 256, 257, 300):
-            assert attempt == ground.account().running[key][1]
-            assert not ground.finish(worker, key, attempt=attempt + 1)
-            assert not ground.finish(worker, key, attempt=max(1, attempt - 1)) or attempt == 1
-        if attempt == 1:
-            break
-        worker.store.close()
+        assert attempt == ground.account().running[key][1]
+        if attempt in (1, 2, 127, 128, 129, 255, 256, 257):
+            others = {1, 2, 16, 127, 128, attempt - 1, attempt + 1, attempt * 256} - {attempt, 0}
+            assert not any(ground.finish(worker, key, attempt=other) for other in others)
+            assert {key: "running"} == ground.states()
         ground.expire(worker)
-        assert [worker.card.worker_id] == ground.store.reap()
+        assert ["bob"] == ground.store.reap()
+        worker.store.close()
 
 
 def test_a_batch_is_settled_as_one(ground: Ground) -> None:
@@ -292,3 +297,16 @@ def test_a_new_life_does_not_settle_for_the_old(ground: Ground) -> None:
     assert old.gone and not new.gone
     assert ground.finish(new, fresh)
     assert {key: "failed", fresh: "finished"} == ground.states()
+
+
+def test_a_life_that_is_over_does_not_settle_for_the_next(ground: Ground) -> None:
+    """Neither does the old life decide what the new one, of the same name, is at."""
+    old = ground.member("ann")
+    ground.begin(old)
+    ground.expire(old)
+    ground.store.reap()
+    new = ground.member("ann")
+    (key,) = ground.begin(new)
+    assert not ground.finish(old, key)
+    assert "running" == ground.states()[key]
+    assert ground.finish(new, key)

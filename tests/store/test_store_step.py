@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ground import Ground, Tape, lose_reply
 
+from ground import Ground, Tape, lose_reply
 from rushlight.errors import UnknownKey, WorkerLost
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
+
 import pytest
+
 from ground import Ground, Tape, lose_reply
 from harness import Background
-
 from rushlight._member import Member
 from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
@@ -21,6 +23,7 @@ def end(member: Member, state: WorkerState = WorkerState.LOST, **exit_: object) 
 
 
 def states(ground: Ground) -> dict[str, WorkerState]:
+    """The state of every worker."""
     return ground.store.worker_states()
 
 
@@ -353,8 +356,6 @@ def test_a_kill_ends_at_once(ground: Ground) -> None:
     assert (["ann"], []) == ground.store.stop(["ann"], kill=True)
     assert {key: KILLED} == messages(ground)
     assert {"ann": WorkerState.KILLED} == states(ground)
-    import select
-
     assert select.select([listener.fileno()], [], [], 20)[0]
     (order,) = listener.read()
     assert ("kill", ("ann",)) == (order.op, order.worker_ids)
