@@ -186,6 +186,7 @@ def test_the_account_of_the_page_is_enough(guarded_url: str, home: Path) -> None
                     worker.finish_task(task.key, {"y": bytes(100_000)})
 
         rush.start_workers(loop, 2, log_level="info")
+        rush.wait_for_workers(2)
         keys = rush.push_tasks([{"x": x} for x in range(4)], priority=[3, 2, 1, 0], timeout=60, max_retries=1)
         assert keys == rush.wait_for_tasks(keys, timeout=60).done
         assert 4 == len(rush.fetch_tasks())

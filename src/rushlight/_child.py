@@ -114,7 +114,13 @@ def _settle_in(job: ChildJob) -> None:
     def ask_to_leave(_number: int, _frame: FrameType | None) -> None:
         job.channel.send(event="leave")
 
+    def be_ordinary() -> None:
+        # A process the loop forks (a pool's) is none of ours: it is to die of SIGTERM, and to say nothing.
+        if signal.getsignal(signal.SIGTERM) is ask_to_leave:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGTERM, ask_to_leave)
+    os.register_at_fork(after_in_child=be_ordinary)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
