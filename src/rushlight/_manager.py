@@ -113,8 +113,9 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         self._store.set_snapshots([(seconds, changes) for seconds, changes in pairs])
 
     def save_snapshot(self) -> None:
-        """Has the server write a snapshot of all it holds to its disk, beside other work; does not wait for it
-        (``server_info()["rdb_bgsave_in_progress"]``). Raises StoreError where the server does not allow it."""
+        """Has the server write a snapshot of all it holds to its disk, beside other work; does not wait for
+        it (``server_info()["rdb_bgsave_in_progress"]``). Raises StoreError where the server does not allow
+        it."""
         self._store.save_snapshot()
 
     # --- tasks ----------------------------------------------------------------------------------
