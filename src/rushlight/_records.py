@@ -34,15 +34,6 @@ class WorkerState(str, Enum):
     __str__ = str.__str__
 
 
-#: Every legal move of a task. A final state is left only by an explicit retry, with a new attempt.
-TASK_MOVES: Mapping[TaskState | None, frozenset[TaskState]] = {
-    None: frozenset(TaskState),
-    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.FAILED}),
-    TaskState.RUNNING: frozenset({TaskState.FINISHED, TaskState.FAILED, TaskState.QUEUED}),
-    TaskState.FAILED: frozenset({TaskState.QUEUED}),
-    TaskState.FINISHED: frozenset(),
-}
-
 AsForm = Literal["polars", "pandas", "arrow", "dicts", "tasks"]
 AS_FORMS: tuple[AsForm, ...] = ("polars", "pandas", "arrow", "dicts", "tasks")
 

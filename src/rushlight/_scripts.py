@@ -99,12 +99,6 @@ def load(name: str) -> Script:
     return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
 
 
-@cache
-def by_sha(sha: str) -> Script:
-    """The script with this digest, among those loaded in this process."""
-    return next(script for script in map(load, NAMES) if script.sha == sha)
-
-
 class Packer:
     """The keys of one network, and calls packed with them.
 

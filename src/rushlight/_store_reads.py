@@ -153,10 +153,6 @@ class ReadVerbs(StoreBase):
         found = self.link.call(command("HMGET", self.keys["lapses"], *keys))
         return {key: said for key, said in zip(keys, found, strict=True) if said is not None}
 
-    def all_keys(self) -> list[str]:
-        """The key of every task, in no order."""
-        return [key.decode() for key in self.link.call(command("HKEYS", self.keys["index"]))]
-
     def totals(self) -> Totals:
         """Counts of everything at one instant."""
         epoch, queued, running, finished, failed, live, overdue = self.link.call(self.scripts.counts())
