@@ -117,6 +117,15 @@ def test_nobody_settles_the_task_of_another(ground: Ground) -> None:
     assert ground.finish(ann, key)
 
 
+def test_the_same_words_of_another_are_not_its_own(ground: Ground) -> None:
+    """Who fails a task that another has failed, with the very same condition, has not decided it."""
+    ann, bob = ground.member("ann"), ground.member("bob")
+    (key,) = ground.begin(ann)
+    assert ground.fail(ann, key, message="no")
+    assert not ground.fail(bob, key, message="no")
+    assert ground.fail(ann, key, message="no")
+
+
 def test_names_that_begin_alike_are_told_apart(ground: Ground) -> None:
     """A worker whose id begins like another's, of whatever length, does not pass for it."""
     for short in ("a", "b" * 15, "c" * 31, "d" * 32, "e" * 255):
