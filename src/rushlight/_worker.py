@@ -132,7 +132,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     def push_running_tasks(
         self, xss: Iterable[Fields], *, xs_extra: Fields | Iterable[Fields | None] | None = None
     ) -> list[str]:
-        """Creates tasks already running on this worker; returns their keys. One round trip, all or none.
+        """Creates tasks already running on this worker; returns their keys. One round trip; up to 500
+        of them all or none.
         Raises WorkerLost where this worker may not write any more."""
         batch = self._encode(xss, xs_extra)
         if batch.tasks:
@@ -264,7 +265,14 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         key, ys = _pair(finish)
         verdict, spilled = self._finishing(key, ys, None)
         batch = self._encode([_inputs.one_task(push, "push")], None)
-        decided = self._member.step(verdict, batch.tasks[0], spilled | batch.spilled)
+        try:
+            decided = self._member.step(verdict, batch.tasks[0], spilled | batch.spilled)
+        except UnknownKey:
+            # A task of ours that is gone was reset, which is no mistake of the loop's.
+            if key not in self._held:
+                raise
+            self._member.begin(batch)
+            decided = False
         self._let_go([verdict], [decided])
         self._hold(batch)
         return batch.keys[0]
@@ -277,7 +285,12 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         return self._settle_and_pop(verdict, spilled, timeout)
 
     def _settle_and_pop(self, verdict: Verdict, spilled: dict[str, bytes], timeout: float) -> Task | None:
-        decided, values = self._member.settle_and_claim(verdict, spilled)
+        try:
+            decided, values = self._member.settle_and_claim(verdict, spilled)
+        except UnknownKey:
+            if verdict.key not in self._held:
+                raise
+            decided, values = False, []
         self._let_go([verdict], [decided])
         if values:
             return self._taken(values)[0]

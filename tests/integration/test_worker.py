@@ -509,6 +509,19 @@ def test_a_worker_survives_a_reset_of_the_tasks(rush: Rush, worker: RushWorker) 
     assert WorkerState.RUNNING == rush.fetch_workers(as_="tasks")[0].state
 
 
+def test_a_step_survives_a_reset_of_the_tasks(rush: Rush, worker: RushWorker) -> None:
+    """The task it finishes is gone; the next is created, and the queue goes on."""
+    key = worker.push_running_task({"x": 1})
+    rush.reset(workers=False)
+    key = worker.step(finish=(key, {"y": 1}), push={"x": 2})
+    assert ["running"] == rush.states([key])
+    rush.reset(workers=False)
+    rush.push_tasks([{"x": 3}])
+    task = worker.finish_and_pop(key, {"y": 2}, timeout=30)
+    assert task is not None
+    assert {"x": 3} == task.xs
+
+
 def test_a_worker_of_a_reset_network_cannot_return(rush: Rush, network: str, server: redis.Redis) -> None:
     """After ``reset`` nothing it says is written: the network stays empty."""
     with RushWorker(network) as worker:
