@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from .errors import ConfigError
 
-#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` also expires by itself.
+#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` of a stopped worker expires by itself.
 CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
         (
             "epoch, format, drain flag, watch deadline, `line` once more than the plain queue is in use, a "
             "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
-            "running, `c:<id>` its last claim"
+            "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
@@ -87,7 +87,7 @@ class Keys:
         return [self[name] for name in CATALOGUE]
 
     def bell(self, worker_id: str) -> str:
-        """list: a token that wakes this one worker; expires by itself."""
+        """list: a token that wakes this one worker; that of a stop expires by itself."""
         return f"{self['bell']}:{worker_id}"
 
     def pattern(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -168,11 +168,11 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[4]]
 
     def stop(
-        self, worker_ids: Sequence[str], *, kill: bool, own: bool = False
+        self, worker_ids: Sequence[str], *, kill: bool, own: Literal["", "away", "back"] = ""
     ) -> tuple[list[str], list[str]]:
         """Asks workers to leave, or ends them now; returns those stopped and those that were not live.
-        ``own``: said by their supervisor, which decides whether one whose task was stopped comes back."""
-        letter = "k" if kill else "a" if own else "d"
+        ``own``: said by their supervisor, to whom one whose task was stopped comes back; ``back``: all do."""
+        letter = "k" if kill else {"": "d", "away": "a", "back": "u"}[own]
         condition = self.encode_condition({"message": KILLED, "type": "WorkerKilled"})
         order = msgspec.msgpack.encode({"op": "kill", "worker_ids": list(worker_ids)})
         reply = self.write(

@@ -260,9 +260,7 @@ class Supervisor:
             card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, comes_back=again
         )
         self._uplink.ended(end, process.capture.take())
-        if worker.reload and not verdict.failed and not self._stopping:
-            worker.start_at = time.monotonic()
-        elif again:
+        if again:
             lives = self._specs.known(card.spec).max_restarts - worker.restarts_left
             worker.restarts_left -= 1
             worker.start_at = time.monotonic() + _RESTART_PAUSE * 2 ** min(lives, 6)
@@ -285,11 +283,9 @@ class Supervisor:
 
     def _reload(self, worker: Slot, spec_id: str) -> None:
         """The worker leaves after the task at hand, and begins again with other start arguments."""
-        if self._stopping or (worker.process is None and worker.start_at is None):
-            return
         worker.spec_id, worker.reload = spec_id, True
-        if worker.process is not None:
-            self._uplink.ask_to_leave([worker.worker_id])
+        if worker.process is not None and not self._stopping:
+            self._uplink.ask_to_change(worker.worker_id)
 
     def _interrupt(self, process: WorkerProcess, token: str) -> None:
         """Ends the life the token names: a task of it ran too long, or was cancelled. The network expects the

@@ -35,9 +35,10 @@ class _Unsaid:
     ends: list[WorkerEnd] = field(default_factory=list)
     logs: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     leaving: list[str] = field(default_factory=list)
+    changing: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.ends or self.logs or self.leaving)
+        return bool(self.ends or self.logs or self.leaving or self.changing)
 
 
 class Uplink:
@@ -104,6 +105,10 @@ class Uplink:
     def ask_to_leave(self, worker_ids: Iterable[str]) -> None:
         """These workers are to leave after the task at hand."""
         self._unsaid.leaving += worker_ids
+
+    def ask_to_change(self, worker_id: str) -> None:
+        """This worker is to leave after the task at hand, and will be back."""
+        self._unsaid.changing.append(worker_id)
 
     def look_in(self, seconds: float) -> None:
         """A task taken just now may run this long: what has run out of time is to be looked for then."""
@@ -188,8 +193,11 @@ class Uplink:
         """Output before ends: who sees that a worker has ended finds all it said."""
         unsaid = self._unsaid
         if unsaid.leaving:
-            self._store.stop(unsaid.leaving, kill=False, own=True)
+            self._store.stop(unsaid.leaving, kill=False, own="away")
             unsaid.leaving = []
+        if unsaid.changing:
+            self._store.stop(unsaid.changing, kill=False, own="back")
+            unsaid.changing = []
         if now >= self._flush_at:
             for worker_id, capture in captures:
                 if capture.pending:

@@ -678,7 +678,7 @@ def test_a_supervisor_asks_nobody_away_whom_it_brings_back(
     (key,) = queue(rush)
     assert [key] == ground.claim(worker)
     rush.cancel_tasks([key])
-    ground.store.stop(["ann"], kill=False, own=True)
+    ground.store.stop(["ann"], kill=False, own="back")
     crash = WorkerEnd("ann", worker.card.token, WorkerState.KILLED, exit=Exit(signal=9))
     assert ([], ["ann"]) == ground.store.bury_or_replace([crash])
 

@@ -32,7 +32,7 @@ for i = 5, #ARGV, 4 do
   if not status or string.sub(status, 2) ~= token then
     redis.call('HSET', KEYS[2], id, cmsgpack.pack(now) .. ARGV[i + 3])
     redis.call('HDEL', KEYS[3], id)
-    redis.call('HDEL', KEYS[1], 'r:' .. id)
+    redis.call('HDEL', KEYS[1], 'r:' .. id, 'u:' .. id)
   end
   if letter == 'r' then redis.call('HSET', KEYS[1], 'r:' .. id, '1') end
   redis.call('ZADD', KEYS[4], due, id)

@@ -3,7 +3,7 @@
 -- their tasks, and orders their supervisors to kill the processes.
 -- KEYS: control running failed failures tallies workers events, then the line, then orders, then the bell
 --   of each worker.
--- ARGV: epoch, 'd' or 'k' ('a': 'd' by its own supervisor), condition, order (packed, for 'k'), then the ids in the order of their bells.
+-- ARGV: epoch, 'd' or 'k' ('a': 'd' by its own supervisor; 'u': that is to bring it back), condition, order (packed, for 'k'), then the ids in the order of their bells.
 -- Reply: {'ok', ids stopped, ids that were not live, keys failed}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
@@ -25,6 +25,8 @@ for i = 5, #ARGV do
         redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o', cmsgpack.pack({op = 'kill', worker_ids = {wid}}))
       end
     elseif ARGV[2] ~= 'k' then
+      if ARGV[2] == 'd' then redis.call('HDEL', keys.control, 'u:' .. wid) end
+      if ARGV[2] == 'u' and string.sub(status, 1, 1) ~= 'd' then redis.call('HSET', keys.control, 'u:' .. wid, '1') end
       redis.call('HSET', keys.control, 'w:' .. wid, 'd' .. string.sub(status, 2))
     else
       retire(keys, wid, status, 'k')

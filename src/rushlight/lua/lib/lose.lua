@@ -35,8 +35,9 @@ local function lose(keys, gone, now)
 end
 
 -- Ends a worker's membership under a final letter; false where it had ended before. Under letter i it is expected
--- back, as long as its lease goes on.
+-- back, as long as its lease goes on; so is one that leaves to change its loop.
 local function retire(keys, wid, status, letter)
+  if redis.call('HDEL', keys.control, 'u:' .. wid) == 1 and letter == 't' then letter = 'i' end
   if letter ~= 'i' then redis.call('ZREM', keys.leases, wid) end
   redis.call('HDEL', keys.control, 'c:' .. wid)
   if not is_live(status) and not is_interrupted(status) then return false end
