@@ -53,7 +53,8 @@ def against(action: Callable[[], object], yardstick: Callable[[], object], n: in
 def own_server() -> Iterator[Path]:
     from rushlight._server import stop_server
 
-    for name in ("RUSHLIGHT_URL", "REDIS_URL"):
+    # Without bytecode files every process would compile the package anew, which no user's does.
+    for name in ("RUSHLIGHT_URL", "REDIS_URL", "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="rushlight-bench-") as home:
         os.environ["RUSHLIGHT_HOME"] = home
