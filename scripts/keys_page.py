@@ -21,7 +21,7 @@ and no other module builds one. Each carries the network's name as its hash tag,
 node of a cluster and a script may touch all of it.
 
 For a network named `study` the key `{first}` is `{spelled}`, and everything is matched by `{pattern}`.
-All keys live until `reset`; `bell:<worker>` also expires by itself, ten seconds after its worker was told to stop.
+All keys live until `reset`; that of a worker told to stop, `bell:<worker>`, expires after ten seconds.
 
 | key | type | what it holds |
 |---|---|---|
@@ -34,7 +34,7 @@ def page() -> str:
     lines = [HEAD.format(first="queue", spelled=keys["queue"], pattern=keys.pattern())]
     for key, (kind, meaning) in CATALOGUE.items():
         lines.append(f"| `{key}` | {kind} | {cell(meaning)} |\n")
-    lines.append("| `bell:<worker>` | list | a token that wakes this one worker: when it is stopped, or a task was pushed for it |\n")
+    lines.append("| `bell:<worker>` | list | a token for this one worker: a stop, or a task of its own |\n")
     lines.append(
         "\nWhich script moves what: [states](states.md). How a record is made: [records](records.md).\n"
     )

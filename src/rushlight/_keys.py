@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .errors import ConfigError
 
-#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` of a stopped worker expires by itself.
+#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` expires after a stop.
 CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
