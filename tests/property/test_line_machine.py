@@ -1,6 +1,7 @@
 """The line against a model in memory: priorities, private queues, retries, prerequisites, cancelling, limits.
 
-A smaller machine than that of the whole store: nobody's replies are lost here, but tasks wait for one another,
+A smaller machine than that of the whole store: nobody's replies are lost here, but tasks wait for one
+another,
 for a time and for one worker, and workers are replaced under their ids.
 """
 
