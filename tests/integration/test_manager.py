@@ -364,3 +364,18 @@ def test_a_snapshot_can_be_asked_for(rush: Rush, wait_until: Wait) -> None:
     rush.save_snapshot()
     wait_until(lambda: rush.server_info()["rdb_saves"] == before + 1)
     assert "ok" == rush.server_info()["rdb_last_bgsave_status"]
+
+
+def test_the_schedule_of_snapshots_can_be_set(rush: Rush) -> None:
+    """Read back as it was set; None is never; what is no schedule is refused and changes nothing."""
+    before = rush.snapshot_schedule
+    try:
+        rush.snapshot_schedule = [(3600, 7), (60, 10_000)]
+        assert [(3600, 7), (60, 10_000)] == sorted(rush.snapshot_schedule, reverse=True)
+        with pytest.raises(ConfigError, match="snapshot_schedule"):
+            rush.snapshot_schedule = [(0, 1)]
+        assert 2 == len(rush.snapshot_schedule)
+        rush.snapshot_schedule = None
+        assert [] == rush.snapshot_schedule
+    finally:
+        rush.snapshot_schedule = before

@@ -138,6 +138,37 @@ def test_popped_tasks_carry_their_options(rush: Rush, worker: RushWorker) -> Non
     )
 
 
+def test_a_wait_ends_with_a_task_that_nobody_can_do(rush: Rush) -> None:
+    """The only worker dies with one of two tasks: one has failed, the other stays queued, the wait ends."""
+
+    def die(worker):
+        import os
+
+        if worker.pop_task(timeout=60) is not None:
+            os._exit(7)
+
+    keys = rush.push_tasks([{"x": 1}, {"x": 2}])
+    rush.start_workers(die)
+    result = rush.wait_for_tasks(keys, timeout=60)
+    assert ("no_workers", keys[:1], keys[1:]) == (result.reason, result.failed, result.pending)
+    assert (1, 1) == (rush.n_queued_tasks, rush.n_failed_tasks)
+
+
+def test_workers_alone_reach_their_number(rush: Rush) -> None:
+    """Without a manager's word: each makes and finishes tasks until all together have a hundred."""
+
+    def produce(worker):
+        while worker.n_finished_tasks < 100:
+            worker.finish_task(worker.push_running_task({"x": 1}), {"y": 2})
+
+    ids = rush.start_workers(produce, 2)
+    for _ in rush.stream(timeout=60):
+        if rush.n_finished_tasks >= 100:
+            break
+    rush.wait_for_workers(worker_ids=ids, timeout=60)
+    assert 100 <= rush.n_finished_tasks <= 101
+
+
 # --- draining ---------------------------------------------------------------------------------------
 
 

@@ -422,6 +422,7 @@ class Line(RuleBasedStateMachine):
 
 
 def run(server: Server, **kwargs: Any) -> None:
+    """Runs the machine against a server."""
     Line.server = server
     profile = settings(
         deadline=None,
