@@ -184,6 +184,12 @@ def test_a_place_left_is_not_kept(ground: Ground, rush: Rush) -> None:
         assert [*keys[1:], keys[0]] == ground.claim(ground.member(), 9)
 
 
+def test_tasks_of_one_push_have_one_time(ground: Ground, rush: Rush) -> None:
+    """They were created together, whatever their options and however they are taken later."""
+    queue(rush, 4, priority=[0, 1, -1, 0], workers=[None, None, None, "ann"])
+    assert 1 == len({task.created_at for task in rush.fetch_tasks(as_="tasks")})
+
+
 # --- waking -----------------------------------------------------------------------------------------
 
 
