@@ -166,7 +166,7 @@ class Line(RuleBasedStateMachine):
             "timeout": data.draw(st.lists(st.sampled_from((None, 600.0)), min_size=n, max_size=n)),
         }
         backoff = data.draw(st.sampled_from((0.0, 600.0)))
-        known = sorted(self.tasks)
+        known = list(self.tasks)
         one = st.lists(st.sampled_from(known), max_size=2, unique=True) if known else st.just([])
         after = data.draw(st.lists(one, min_size=n, max_size=n))
         keys = self.rush.push_tasks([{"x": 1}] * n, backoff=backoff, after=after, **options)
@@ -218,7 +218,7 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: any(task.state == "running" for task in self.tasks.values()))
     @rule(data=st.data(), finish=st.booleans(), old=st.booleans())
     def decide(self, data: st.DataObject, finish: bool, old: bool) -> None:
-        running = sorted(key for key, task in self.tasks.items() if task.state == "running")
+        running = [key for key, task in self.tasks.items() if task.state == "running"]
         key = data.draw(st.sampled_from(running))
         task = self.tasks[key]
         member = self.hands[task.holder or ""].member
@@ -271,7 +271,7 @@ class Line(RuleBasedStateMachine):
             assert sorted(queued) == sorted(self.rush.empty_queue())
             self.drop_all(queued, "Removed from queue")
             return
-        keys = data.draw(st.lists(st.sampled_from(sorted(self.tasks)), min_size=1, max_size=3, unique=True))
+        keys = data.draw(st.lists(st.sampled_from(list(self.tasks)), min_size=1, max_size=3, unique=True))
         running = [key for key in keys if self.tasks[key].state == "running"]
         dropped = [key for key in keys if key in queued or key in running]
         before = self.placed()
@@ -298,7 +298,7 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: any(task.state == "failed" for task in self.tasks.values()))
     @rule(data=st.data(), ignore=st.booleans())
     def retry(self, data: st.DataObject, ignore: bool) -> None:
-        keys = data.draw(st.lists(st.sampled_from(sorted(self.tasks)), min_size=1, max_size=4, unique=True))
+        keys = data.draw(st.lists(st.sampled_from(list(self.tasks)), min_size=1, max_size=4, unique=True))
         went: set[str] = set()
         # Tasks know only tasks older than themselves; the keys were made in their order.
         for key in [key for key in self.tasks if key in keys]:
@@ -314,14 +314,19 @@ class Line(RuleBasedStateMachine):
             self.arrive(key)
         self.regroup(before)
 
+    def let_run_out(self, name: str) -> None:
+        """These times are long past, one after the other: at once, the order would be anybody's."""
+        place = {key: at for at, key in enumerate(self.tasks, start=1)}
+        for entry in self.ground.raw.zrange(self.ground.key(name), 0, -1):
+            at = place.get(entry.decode().partition("\0")[0], 0)
+            self.ground.raw.zadd(self.ground.key(name), {entry: at})
+
     @precondition(lambda self: any(task.delayed for task in self.tasks.values()))
     @rule()
     def time_passes(self) -> None:
         """All pauses are over; the next claim finds their tasks."""
         before = self.placed()
-        raw, delayed = self.ground.raw, self.ground.key("delayed")
-        for entry in raw.zrange(delayed, 0, -1):
-            raw.zadd(delayed, {entry: 1})
+        self.let_run_out("delayed")
         # A claim of none by a worker that takes nothing: it moves them into the line all the same.
         visitor = self.ground.member("visitor")
         taken = self.ground.claim(visitor, 1)
@@ -334,7 +339,6 @@ class Line(RuleBasedStateMachine):
             self.tasks[key].place = None
             self.regroup(before)
             self.tasks[key].state, self.tasks[key].holder = "running", "visitor"
-            self.tasks[key].attempt += 0
         else:
             self.regroup(before)
         visitor.leave("left")
@@ -345,9 +349,7 @@ class Line(RuleBasedStateMachine):
     @rule()
     def limits_run_out(self) -> None:
         """All running tasks that have a limit are late."""
-        raw, deadlines = self.ground.raw, self.ground.key("deadlines")
-        for entry in raw.zrange(deadlines, 0, -1):
-            raw.zadd(deadlines, {entry: 1})
+        self.let_run_out("deadlines")
         before = self.placed()
         assert [] == self.ground.store.reap()
         late = [key for key, task in self.tasks.items() if task.limit and task.state == "running"]
@@ -431,6 +433,10 @@ class Line(RuleBasedStateMachine):
 def run(server: Server, **kwargs: Any) -> None:
     """Runs the machine against a server."""
     Line.server = server
+    # Then hashes tell their fields in the order they came, so that a history can be had again.
+    with server.client() as raw:
+        raw.config_set("hash-max-listpack-value", 1 << 20)
+        raw.config_set("hash-max-listpack-entries", 1 << 20)
     profile = settings(
         deadline=None,
         database=None,
