@@ -11,7 +11,6 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -450,10 +449,3 @@ def run(server: Server, **kwargs: Any) -> None:
 def test_the_line_is_as_the_model_says(server: Server, network: str) -> None:
     """In many short histories, the same ones each time."""
     run(server, max_examples=80, stateful_step_count=40, derandomize=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_line_is_as_the_model_says_for_long(server: Server, network: str) -> None:
-    """In many long histories."""
-    run(server, max_examples=400, stateful_step_count=100)
