@@ -111,8 +111,15 @@ def _settle_in(job: ChildJob) -> None:
     setattr(sys, "__stdin__", sys.stdin)  # noqa: B010 - typed as final, and about to be another
     set_name(job.card.worker_id)
 
-    def ask_to_leave(_number: int, _frame: FrameType | None) -> None:
-        job.channel.send(event="leave")
+    own = os.getpid()
+
+    def ask_to_leave(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            job.channel.send(event="leave")
+        else:
+            # A process the loop has forked ends as any other does.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def be_ordinary() -> None:
         # A process the loop forks (a pool's) is none of ours: it is to die of SIGTERM, and to say nothing.
