@@ -111,24 +111,31 @@ def _settle_in(job: ChildJob) -> None:
     setattr(sys, "__stdin__", sys.stdin)  # noqa: B010 - typed as final, and about to be another
     set_name(job.card.worker_id)
 
-    own = os.getpid()
-
-    def ask_to_leave(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == own:
-            job.channel.send(event="leave")
-        else:
-            # A process the loop has forked ends as any other does.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def be_ordinary() -> None:
-        # A process the loop forks (a pool's) is none of ours: it is to die of SIGTERM, and to say nothing.
-        if signal.getsignal(signal.SIGTERM) is ask_to_leave:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def ask_to_leave(_number: int, _frame: FrameType | None) -> None:
+        job.channel.send(event="leave")
 
     signal.signal(signal.SIGTERM, ask_to_leave)
-    os.register_at_fork(after_in_child=be_ordinary)
+    _leave_forks_alone(ask_to_leave)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _leave_forks_alone(handler: Callable[[int, FrameType | None], None]) -> None:
+    """A process the loop forks (a pool's) is none of ours: it dies of SIGTERM and says nothing. The signal is held
+    back over the fork, as Python forgets one that meets the new process at its birth."""
+    term, before = {signal.SIGTERM}, []
+
+    def hold_back() -> None:
+        before.append(signal.pthread_sigmask(signal.SIG_BLOCK, term))
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.pop())
+
+    def be_ordinary() -> None:
+        if signal.getsignal(signal.SIGTERM) is handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        go_on()
+
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=be_ordinary)
 
 
 def _prepare(job: ChildJob) -> Ready:
