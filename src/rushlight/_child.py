@@ -120,8 +120,8 @@ def _settle_in(job: ChildJob) -> None:
 
 
 def _leave_forks_alone(handler: Callable[[int, FrameType | None], None]) -> None:
-    """A process the loop forks (a pool's) is none of ours: it dies of SIGTERM and says nothing. The signal is held
-    back over the fork, as Python forgets one that meets the new process at its birth."""
+    """A process the loop forks (a pool's) is none of ours: it dies of SIGTERM and says nothing. The signal is
+    held back over the fork, as Python forgets one that meets the new process at its birth."""
     term, before = {signal.SIGTERM}, []
 
     def hold_back() -> None:

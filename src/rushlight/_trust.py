@@ -11,14 +11,16 @@ so an envelope of one network or purpose is worthless in another.
 from __future__ import annotations
 
 import hmac
+import io
 import pickle
 import sys
 import sysconfig
 import threading
 import types
+from collections import ChainMap
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn
 
 import cloudpickle
 
@@ -195,7 +197,24 @@ def _parse(sealed: bytes | bytearray) -> _Envelope | None:
 
 
 def _dumps(obj: object) -> bytes:
-    return bytes(cloudpickle.dumps(obj, protocol=5))
+    with io.BytesIO() as file:
+        _Pickler(file, protocol=5).dump(obj)
+        return file.getvalue()
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    """As cloudpickle does, but with the file's name, which it leaves out from 3.1.2 on: tracebacks of workers
+    are to show the lines."""
+    make, parts = cloudpickle.CloudPickler.dispatch_table[types.CodeType](code)
+    # A copy, as the name may be interned: equal code is to make equal bytes.
+    name = "".join(code.co_filename)
+    return make, tuple(name if part == "<dynamic-code>" else part for part in parts)
+
+
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {types.CodeType: _reduce_code}, cloudpickle.CloudPickler.dispatch_table
+    )
 
 
 def _dumps_by_value(obj: object, homes: list[types.ModuleType]) -> bytes:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import types
 from functools import partial
 from pathlib import Path
 
@@ -138,6 +139,28 @@ def test_what_unpickling_raises_passes_through() -> None:
     body = cloudpickle.dumps(Path).replace(b"pathlib", b"pathlob")
     with pytest.raises(ModuleNotFoundError, match="pathlob"):
         trust.loads("loop", trust.seal("loop", body, pickled=True))
+
+
+def test_code_keeps_the_name_of_its_file() -> None:
+    """Tracebacks of a worker show the lines of the user's file, whatever cloudpickle leaves out; those of
+    functions inside a function too."""
+
+    def outer() -> types.FunctionType:
+        def inner() -> None:
+            raise RuntimeError
+
+        return inner
+
+    read = trust.loads("loop", trust.dumps("loop", outer))
+    assert [__file__, __file__] == [read.__code__.co_filename, read().__code__.co_filename]
+
+
+def test_equal_code_makes_equal_bytes() -> None:
+    """A loop defined twice is one object on the server."""
+    first, second = ({}, {})
+    for space, number in ((first, 1), (second, 1)):
+        exec(compile("def loop():\n    return lambda: 1\n", f"cell-{number}", "exec"), space)
+    assert trust.dumps("loop", first["loop"]) == trust.dumps("loop", second["loop"])
 
 
 def test_functions_of_local_modules_travel_with_their_code(tmp_path: Path) -> None:
