@@ -1,0 +1,62 @@
+"""The benchmarks run and print what the table is made of. What they measure is not looked at."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+#: Programs of rows, by what their last line calls.
+ROWS = sorted(path.name for path in FOLDER.glob("bench_*.py") if "kit.main(" in path.read_text())
+
+
+def run(program: str, *arguments: str) -> str:
+    """What it printed, after it has ended well."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout
+
+
+def keys_of(program: str, name: str) -> list[str]:
+    """The keys of a table at the top of a program, which is no module of a package."""
+    for node in ast.parse((FOLDER / program).read_text()).body:
+        if isinstance(node, ast.Assign) and name == ast.unparse(node.targets[0]):
+            assert isinstance(node.value, ast.Dict)
+            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+    raise AssertionError(f"no {name} in {program}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(320)
+@pytest.mark.parametrize("program", ROWS)
+def test_a_program_of_rows_prints_well_formed_rows(program: str) -> None:
+    """Each row names a target and has a figure and a verdict; the machine is told."""
+    found = json.loads(run(program, "--small", "--json").splitlines()[-1])
+    known = keys_of("targets.py", "TARGETS")
+    assert found["rows"]
+    for row in found["rows"]:
+        assert row["target"] in known
+        assert row["figure"] > 0
+        assert isinstance(row["reached"], bool)
+        assert row["setting"]
+        if row["spread"] is not None:
+            low, high = row["spread"]
+            assert low <= high
+    assert {"cores", "kernel", "python", "server", "rushlight"} <= found["machine"].keys()
+    assert {"load_at_start", "cores_used_by_others"} <= found["quiet"].keys()
+
+
+def test_every_program_of_rows_is_in_the_table() -> None:
+    """The one command of the whole table runs all of them."""
+    assert [] == [name for name in ROWS if name not in keys_of("table.py", "PROGRAMS")]
