@@ -167,6 +167,7 @@ class Fleet(Muster):
         command = WorkerCommand.build(
             self._store.network, spec_id, environment=self._environment(), worker_ids=worker_ids
         )
+        self._forget_launches()
         handles = chosen.launch(command, len(worker_ids))
         with self._launch_lock:
             self._launched.append(Launched(chosen, handles, worker_ids))

@@ -23,6 +23,8 @@ from .launchers import Handle, Launcher
 _KILL_TIME = 10.0
 _START_TIME = 60.0
 _STEP = 5.0
+#: Launches that are remembered before those of which nothing is to be learnt any more are forgotten.
+_REMEMBERED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,19 @@ class Muster:
         #: Failed starts (id and time) that were raised already.
         self._told: set[tuple[str, float | None]] = set()
         self._launch_lock = threading.Lock()
+        self._forget_at = _REMEMBERED
+
+    def _forget_launches(self) -> None:
+        """Forgets launches that are over and whose workers all ran, once there are many: whatever is asked later,
+        they are no answer to it."""
+        if len(self._launched) < self._forget_at:
+            return
+        ran = self._store.ran()
+        with self._launch_lock:
+            self._launched = [
+                batch for batch in self._launched if not (ran.issuperset(batch.worker_ids) and batch.over)
+            ]
+            self._forget_at = max(_REMEMBERED, 2 * len(self._launched))
 
     # --- waiting --------------------------------------------------------------------------------
 

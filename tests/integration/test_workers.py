@@ -551,3 +551,16 @@ def test_workers_can_be_stopped_before_they_have_registered(rush: Rush) -> None:
     assert sorted(ids) == sorted(rush.stop_workers("kill", ids))
     ids = rush.start_workers(serve, 2)
     assert sorted(ids) == sorted(rush.stop_workers())
+
+
+def test_a_manager_forgets_launches_that_are_over(rush: Rush, wait_until: Wait) -> None:
+    """One that starts workers all day remembers those that may still tell something, and a bounded number."""
+    kept = rush.start_workers(stay)
+    ended = [rush.start_workers(lambda worker: None)[0] for _ in range(4)]
+    wait_until(lambda: sorted(ended) == rush.terminated_worker_ids)
+    wait_until(lambda: 4 == sum(batch.over for batch in rush._launched))
+    rush._forget_at = 5
+    late = rush.start_workers(stay)
+    assert [tuple(kept), tuple(late)] == [batch.worker_ids for batch in rush._launched]
+    rush.wait_for_workers(worker_ids=[*kept, *late])
+    assert sorted([*kept, *late]) == sorted(rush.stop_workers())

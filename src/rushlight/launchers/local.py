@@ -66,6 +66,7 @@ class LocalLauncher:
         argv = command.with_option("launcher", self.name).for_workers(n)
         if not command.outlive:
             argv.append(f"--parent={os.getpid()}")
+        self._sweep()
         # Unlinked from the start: it can neither fill a pipe nor be left behind.
         output = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         try:
@@ -120,6 +121,14 @@ class LocalLauncher:
                 process.popen.returncode = 0
             process.retire()
             self._processes.pop(id_, None)
+
+    def _sweep(self) -> None:
+        """Lets go of what has ended unasked, so that no number of launches adds up."""
+        with self._lock:
+            processes = list(self._processes.values())
+        for process in processes:
+            if process.popen.poll() is not None:
+                process.retire()
 
     def _state(self, handle: Handle) -> HandleState:
         process = self._processes.get(handle.id)
