@@ -3,10 +3,11 @@
     python chaos/soak.py                                 # the whole of it: 1,000,000 tasks, 10,000 lives
     python chaos/soak.py --tasks 6000 --lives 60         # the form the test suite runs
 
-One manager, its supervisors and the embedded server live from beginning to end; the work goes on in rounds, and
-each ends with a reset of the tasks, so that all that is still there is what the network itself costs. Looked at
-after each round: memory and open files of the manager, of the supervisors, of two workers that live through all of
-it, and of the server; its keys; its log. What must hold stands in ``judge``. Exit code 0 if it does.
+One manager, its supervisors and the embedded server live from beginning to end; the work goes on in rounds,
+and each ends with a reset of the tasks, so that all that is still there is what the network itself costs.
+Looked at after each round: memory and open files of the manager, of the supervisors, of two workers that live
+through all of it, and of the server; its keys; its log. What must hold stands in ``judge``. Exit code 0 if it
+does.
 """
 
 from __future__ import annotations
@@ -199,8 +200,10 @@ class Soak:
         return launches * GUESTS
 
     def _let_mayflies_die(self, lives: int) -> tuple[int, int]:
-        """Ends the lives of mayflies, in turn by cancelling what they are at and by changing their loop; returns
-        how many tasks were cancelled, and how many lives began."""
+        """Ends the lives of mayflies, by cancelling what they are at and by changing their loop, in turn.
+
+        Returns how many tasks were cancelled, and how many lives began.
+        """
         cancelled = begun = 0
         before = self._begun()
         while begun < lives:
@@ -262,8 +265,8 @@ class Soak:
 
 
 def judge(samples: list[Sample]) -> list[str]:
-    """What grew that must not: medians of the second fifth of the rounds beside those of the last fifth, as the
-    first fifth is for warming up."""
+    """What grew that must not: medians of the second fifth of the rounds beside those of the last fifth, as
+    the first fifth is for warming up."""
     n = max(1, len(samples) // 5)
     early, late = samples[n : 2 * n] or samples[:1], samples[-n:]
     faults = []
@@ -275,11 +278,9 @@ def judge(samples: list[Sample]) -> list[str]:
 
     newcomers = late[-1].registered - early[0].registered
     for name in samples[0].rss:
-        # The server's table of workers is the network's own, and the manager's allocator keeps a copy of it warm.
-        more = PER_WORKER * newcomers if name in ("server", "manager") else 0
-        compare(
-            f"memory of {name}", lambda s, n=name: s.rss[n], lambda b, m=more: b * (1 + SHARE) + SPARE + m
-        )
+        # The table of workers is the network's own; it is on the server, and the manager reads it.
+        more = SPARE + (PER_WORKER * newcomers if name in ("server", "manager") else 0)
+        compare(f"memory of {name}", lambda s, n=name: s.rss[n], lambda b, m=more: b * (1 + SHARE) + m)
         compare(f"open files of {name}", lambda s, n=name: s.files[n], lambda b: b + 2)
     # While the log fills up for the first time, it grows: that is so in short runs only.
     log = PER_LINE * max(0, late[-1].log - early[0].log)
@@ -295,8 +296,8 @@ def row(sample: Sample) -> str:
     rss = "  ".join(f"{value / 1e6:7.1f}" for value in sample.rss.values())
     files = " ".join(map(str, sample.files.values()))
     return (
-        f"{sample.tasks:>9,} {sample.lives:>6,} {sample.registered:>6,}  {rss}  {sample.server_memory / 1e6:7.1f}"
-        f"  {sample.keys:>3} {sample.log:>6,}  {files}"
+        f"{sample.tasks:>9,} {sample.lives:>6,} {sample.registered:>6,}  {rss}"
+        f"  {sample.server_memory / 1e6:7.1f}  {sample.keys:>3} {sample.log:>6,}  {files}"
     )
 
 

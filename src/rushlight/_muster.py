@@ -56,8 +56,8 @@ class Muster:
         self._forget_at = _REMEMBERED
 
     def _forget_launches(self) -> None:
-        """Forgets launches that are over and whose workers all ran, once there are many: whatever is asked later,
-        they are no answer to it."""
+        """Forgets launches that are over and whose workers all ran, once there are many: whatever is asked
+        later, they are no answer to it."""
         if len(self._launched) < self._forget_at:
             return
         ran = self._store.ran()
