@@ -305,11 +305,16 @@ class Quiet:
     """How loaded the machine was: the load average, and the cores others used just before the block and
     in it."""
 
+    def __init__(self, settle: float = 0.5) -> None:
+        self._settle = settle
+        self.before = 0.0
+
     def __enter__(self) -> Self:
         self.load = os.getloadavg()[0]
-        before = _busy_seconds() - _own_seconds()
-        time.sleep(0.5)
-        self.before = max(0.0, _busy_seconds() - _own_seconds() - before) / 0.5
+        if self._settle:
+            before = _busy_seconds() - _own_seconds()
+            time.sleep(self._settle)
+            self.before = max(0.0, _busy_seconds() - _own_seconds() - before) / self._settle
         self._wall, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
         return self
 

@@ -1,0 +1,344 @@
+"""Thousands of workers on one server, whose objective sleeps: how much of their time they work.
+
+    python benchmarks/scale.py [--save] [--workers 1000 4000] [--sleeps 10 1 0.1] [--style search]
+
+Every worker is a real ``RushWorker`` with a connection and a lease of its own; only the sleeping is
+simulated: a few processes step their workers when their sleep is over, so that no worker needs a thread. All
+of them and the server share this machine, so this says what one server carries, and it bends early: where the
+cores are full. Utilisation is time asleep (at work) over all time of all workers, after a warm-up.
+
+Styles: ``search`` finishes a task and creates the next (``step``); ``queue`` takes from a queue that a
+manager keeps full (``finish_and_pop``); ``archive`` is ``search``, and every worker reads all new results of
+everybody before each step, as model-based optimisers do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import heapq
+import json
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kit
+from kit import XS, YS
+
+from rushlight import Rush, RushWorker
+
+RESULTS = Path(__file__).resolve().parent / "results"
+LEASE = 60.0
+#: Connections of the server and of the drivers beside those of the workers.
+SPARE = 200
+
+
+@dataclass(slots=True)
+class Simulated:
+    """One worker: what it holds, and since when it sleeps."""
+
+    worker: RushWorker
+    key: str = ""
+    since: float = 0.0
+    due: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one process saw in the window of one phase."""
+
+    tasks: int = 0
+    asleep: float = 0.0
+    rows_read: int = 0
+    calls: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        self.tasks += other.tasks
+        self.asleep += other.asleep
+        self.rows_read += other.rows_read
+        self.calls += other.calls
+        self.late += other.late
+        self.cpu += other.cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One point of the curve: a mean sleep, and when its window begins and ends (this machine's monotonic
+    clock, the same in all processes)."""
+
+    style: str
+    sleep: float
+    begin: float
+    end: float
+
+
+def advance(one: Simulated, style: str, tally: Tally) -> None:
+    """One worker's turn: in with its result, on with its next task."""
+    if style == "queue":
+        while (task := one.worker.finish_and_pop(one.key, YS, timeout=0)) is None:
+            time.sleep(0.001)  # the manager is behind: counted as idle time of this worker
+        one.key = task.key
+        return
+    if style == "archive":
+        tally.rows_read += len(one.worker.fetch_new_tasks())
+    one.key = one.worker.step(finish=(one.key, YS), push=XS)
+
+
+def play(crew: list[Simulated], phase: Phase, rng: random.Random) -> Tally:
+    """Steps the workers of this process through a phase."""
+    tally = Tally()
+    now = time.monotonic()
+    heap = []
+    for at, one in enumerate(crew):
+        one.since, one.due = now, now + rng.uniform(0, phase.sleep)
+        heap.append((one.due, at))
+    heapq.heapify(heap)
+    cpu = None
+    while True:
+        due, at = heap[0]
+        if due >= phase.end or (now := time.monotonic()) >= phase.end:
+            break
+        if due > now:
+            time.sleep(due - now)
+            continue
+        if cpu is None and now >= phase.begin:
+            cpu = time.process_time()
+        one = crew[at]
+        start = time.monotonic()
+        advance(one, phase.style, tally)
+        done = time.monotonic()
+        tally.asleep += overlap(one.since, one.due, phase)
+        if done >= phase.begin:
+            tally.tasks += 1
+            tally.calls.append(done - start)
+            tally.late.append(start - due)
+        one.since, one.due = done, done + phase.sleep * rng.uniform(0.5, 1.5)
+        heapq.heapreplace(heap, (one.due, at))
+    tally.cpu = time.process_time() - cpu if cpu is not None else 0.0
+    tally.asleep += sum(overlap(one.since, one.due, phase) for one in crew)
+    return tally
+
+
+def overlap(since: float, due: float, phase: Phase) -> float:
+    """Seconds of a sleep inside the window."""
+    return max(0.0, min(due, phase.end) - max(since, phase.begin))
+
+
+def keep_leases(crew: list[Simulated], over: threading.Event) -> None:
+    """Renews the leases of all workers of this process in one command, as a supervisor does."""
+    store = crew[0].worker._store.__class__(crew[0].worker._store.config, crew[0].worker.network)
+    cards = [one.worker._member.card for one in crew]
+    while not over.wait(LEASE / 3):
+        store.beat([(card.worker_id, card.token) for card in cards], LEASE)
+    store.close()
+
+
+def drive(network: str, n: int, seed: int, pipe: Any) -> None:
+    """A process that is n workers: registers them, plays the phases it is told, leaves the network."""
+    rng = random.Random(seed)
+    crew = [Simulated(RushWorker(network, heartbeat=False, lease=LEASE)) for _ in range(n)]
+    over = threading.Event()
+    keeper = threading.Thread(target=keep_leases, args=(crew, over))
+    keeper.start()
+    for one in crew:
+        one.key = one.worker.push_running_task(XS)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    pipe.send(peak)
+    while (phase := pipe.recv()) is not None:
+        pipe.send(play(crew, phase, rng))
+    over.set()
+    keeper.join()
+    for one in crew:
+        one.worker.close()
+    pipe.send(None)
+
+
+def feed(network: str, target: int, over: threading.Event) -> None:
+    """A manager that keeps the queue at this length."""
+    with Rush(network) as rush:
+        while not over.wait(0.005):
+            short = target - rush.n_queued_tasks
+            if short > target // 4:
+                rush.push_tasks([XS] * short)
+
+
+def simulate(
+    server: kit.Server, style: str, n: int, sleeps: list[float], seconds: float, processes: int
+) -> Iterator[dict[str, Any]]:
+    """The points of one curve: n workers, with ever shorter sleeps."""
+    with Rush() as rush:
+        network = rush.network
+        context = multiprocessing.get_context("spawn")
+        shares = [n // processes + (i < n % processes) for i in range(processes)]
+        pipes, drivers = [], []
+        start = time.monotonic()
+        for i, share in enumerate(shares):
+            ours, theirs = context.Pipe()
+            driver = context.Process(target=drive, args=(network, share, i, theirs))
+            driver.start()
+            pipes.append(ours)
+            drivers.append(driver)
+        peaks = [pipe.recv() for pipe in pipes]
+        registered = time.monotonic() - start
+        over = threading.Event()
+        feeder = threading.Thread(target=feed, args=(network, 4 * n, over), daemon=True)
+        if style == "queue":
+            feeder.start()
+        for sleep in sleeps:
+            now = time.monotonic()
+            warm = min(max(sleep, 0.3), 3.0)
+            phase = Phase(style, sleep, now + warm, now + warm + seconds)
+            for pipe in pipes:
+                pipe.send(phase)
+            time.sleep(warm)
+            with kit.Quiet(settle=0) as quiet:
+                before = server.cpu()
+                time.sleep(max(0.0, phase.end - time.monotonic()))
+                served = server.cpu() - before
+            total = Tally()
+            for pipe in pipes:
+                total.add(pipe.recv())
+            yield point(n, phase, total, served, quiet) | {
+                "register_seconds": round(registered, 2),
+                "driver_mb_per_worker": round(sum(peaks) / n, 3),
+            }
+        over.set()
+        for pipe in pipes:
+            pipe.send(None)
+        for pipe in pipes:
+            pipe.recv()
+        for driver in drivers:
+            driver.join()
+        rush.reset()
+
+
+def point(n: int, phase: Phase, total: Tally, served: float, quiet: kit.Quiet) -> dict[str, Any]:
+    """One line of the data."""
+    seconds = phase.end - phase.begin
+    calls, late = sorted(total.calls), sorted(total.late)
+    per_task = served / total.tasks * 1e6 if total.tasks else 0.0
+    return {
+        "style": phase.style,
+        "workers": n,
+        "sleep": phase.sleep,
+        "utilisation": round(total.asleep / (n * seconds), 4),
+        "tasks_per_second": round(total.tasks / seconds, 1),
+        "ideal_tasks_per_second": round(n / phase.sleep, 1),
+        "call_ms_p50": round(middle(calls, 0.5) * 1e3, 3),
+        "call_ms_p95": round(middle(calls, 0.95) * 1e3, 3),
+        "late_ms_p50": round(middle(late, 0.5) * 1e3, 3),
+        "late_ms_p95": round(middle(late, 0.95) * 1e3, 3),
+        "client_cores": round(total.cpu / seconds, 3),
+        "server_cores": round(served / seconds, 3),
+        "server_us_per_task": round(per_task, 1),
+        "server_full_at_tasks_per_second": round(1e6 / per_task) if per_task else None,
+        "rows_read_per_second": round(total.rows_read / seconds),
+        "cores_used_by_others": round(quiet.others, 2),
+        "load": round(quiet.load, 2),
+    }
+
+
+def middle(values: list[float], q: float) -> float:
+    """A quantile of sorted values."""
+    return values[min(len(values) - 1, int(len(values) * q))] if values else 0.0
+
+
+def allow_files(n: int) -> None:
+    """Raises the limit of open files as far as it takes, or says what to do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = n + SPARE
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        sys.exit(
+            f"{n} workers need {needed} open files, and {hard} are allowed: raise `ulimit -Hn`, or use fewer"
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def bends(points: list[dict[str, Any]]) -> list[str]:
+    """In words, for each curve: where utilisation falls below 95 % and 90 %."""
+    told = []
+    for style, n in dict.fromkeys((p["style"], p["workers"]) for p in points):
+        mine = [p for p in points if (p["style"], p["workers"]) == (style, n)]
+        for level in (0.95, 0.9):
+            above = [p for p in mine if p["utilisation"] >= level]
+            if above:
+                last = min(above, key=lambda p: p["sleep"])
+                told.append(
+                    f"{style}, {n:,} workers: at least {level:.0%} down to sleeps of {last['sleep']:g} s "
+                    f"({last['tasks_per_second']:,.0f} tasks/s, {last['utilisation']:.1%})"
+                )
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1000, 1920, 4000])
+    parser.add_argument("--sleeps", type=float, nargs="+", default=[10, 5, 2, 1, 0.5, 0.3, 0.2, 0.1])
+    parser.add_argument(
+        "--style", nargs="+", choices=("search", "queue", "archive"), default=["search", "queue"]
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of each window")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that share the workers")
+    parser.add_argument("--small", action="store_true", help="only show that it works")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", action="store_true", help="into results/scale.json and .csv")
+    asked = parser.parse_args()
+    if asked.small:
+        asked.workers, asked.sleeps, asked.seconds = [20], [0.5, 0.1], 0.5
+        asked.style = ["search", "queue", "archive"]
+    allow_files(max(asked.workers))
+    points = []
+    for style in asked.style:
+        for n in asked.workers:
+            with kit.own_server(kit.Options(), "--maxclients", str(n + SPARE)) as server:
+                for found in simulate(server, style, n, asked.sleeps, asked.seconds, asked.processes):
+                    points.append(found)
+                    if not asked.json:
+                        print(as_line(found), flush=True)
+    whole = {
+        "machine": kit.machine(),
+        "window_seconds": asked.seconds,
+        "points": points,
+        "bends": bends(points),
+    }
+    if asked.json:
+        print(json.dumps(whole))
+    else:
+        print(*whole["bends"], sep="\n")
+    if asked.save:
+        save(whole)
+
+
+def as_line(p: dict[str, Any]) -> str:
+    """A point for the terminal."""
+    return (
+        f"{p['style']:<8}{p['workers']:>6,} workers, sleep {p['sleep']:>4g} s: {p['utilisation']:.2%} busy, "
+        f"{p['tasks_per_second']:>9,.1f} of {p['ideal_tasks_per_second']:>9,.1f} tasks/s, "
+        f"call {p['call_ms_p50']:.2f}/{p['call_ms_p95']:.2f} ms, late {p['late_ms_p95']:.1f} ms, "
+        f"cores: server {p['server_cores']:.2f}, drivers {p['client_cores']:.2f}, "
+        f"others {p['cores_used_by_others']:.2f}"
+    )
+
+
+def save(whole: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "scale.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    with open(RESULTS / "scale.csv", "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(whole["points"][0]))
+        writer.writeheader()
+        writer.writerows(whole["points"])
+
+
+if __name__ == "__main__":
+    main()
