@@ -94,3 +94,13 @@ class Keys:
         """A glob that matches every key of the network, as ACL rules and leak checks want it."""
         escaped = re.sub(r"([*?\[\]\\])", r"\\\1", self.network)
         return f"rl:{{{escaped}}}:*"
+
+
+def networks_pattern() -> str:
+    """A glob that matches one key of every network on a server."""
+    return "rl:{*}:control"
+
+
+def network_of(key: str) -> str:
+    """The network a key belongs to."""
+    return key[key.index("{") + 1 : key.rindex("}")]

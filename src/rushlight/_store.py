@@ -1,58 +1,28 @@
 """Every round trip to the server, as a verb. The only door to the data of a network.
 
-``Store`` puts the families together: tasks, reads, roster. ``_member`` holds what one worker writes.
+``Store`` puts the families together: tasks, reads, roster, boards, the server itself. ``_member`` holds what
+one worker writes.
 """
 
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from ._store_boards import BoardVerbs
 from ._store_roster import RosterVerbs
+from ._store_server import ServerVerbs
 from ._wire import Link, command
 
 
-class Store(RosterVerbs, BoardVerbs):
+class Store(RosterVerbs, BoardVerbs, ServerVerbs):
     """One network on one server; see ``StoreBase`` for its contract."""
-
-    def info(self) -> dict[str, int | float | str]:
-        """What the server says of itself (INFO), numbers as numbers."""
-        text: bytes = self.link.call(command("INFO"))
-        lines = (line.partition(":") for line in text.decode().splitlines() if not line.startswith("#"))
-        return {name: _number(value) for name, _, value in lines if name}
-
-    def snapshots(self) -> list[tuple[int, int]]:
-        """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be
-        asked."""
-        found = self.link.call(command("CONFIG", "GET", "save"))
-        numbers = [int(word) for word in found[1].decode().split()]
-        return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-    def set_snapshots(self, schedule: Sequence[tuple[int, int]]) -> None:
-        """Sets when the server writes snapshots; never, where empty. StoreError where that is not allowed."""
-        words = " ".join(f"{seconds} {changes}" for seconds, changes in schedule)
-        self.link.call(command("CONFIG", "SET", "save", words))
-
-    def save_snapshot(self) -> None:
-        """Has the server begin to write a snapshot of all it holds. StoreError where that is not allowed."""
-        self.link.call(command("BGSAVE", "SCHEDULE"))
 
     def listen(self, after: str | None = None) -> OrderListener:
         """Orders given from now on, or after one that was read, on a connection of their own."""
         return OrderListener(self, after)
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @dataclass(frozen=True, slots=True)

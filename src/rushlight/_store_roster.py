@@ -14,6 +14,8 @@ from ._records import Exit, WorkerInfo, WorkerState
 from ._store_base import FORMAT
 from ._store_reads import ReadVerbs
 from ._store_tasks import TaskVerbs
+from ._trust import PYTHON
+from ._version import __version__
 from ._wire import command
 from .errors import ConfigError, DataMissing, WorkerLost
 
@@ -29,6 +31,8 @@ LETTERS = {
 _FINAL = {WorkerState.TERMINATED: "t", WorkerState.KILLED: "k", WorkerState.LOST: "l"}
 #: Log entries a network keeps; older ones go as new ones come.
 LOG_LIMIT = 20_000
+#: What a card of an early release does not say.
+_UNTOLD = {"release": "", "python": ""}
 CRASHED = "Worker has crashed or was killed"
 KILLED = "Worker was killed"
 
@@ -36,7 +40,7 @@ KILLED = "Worker was killed"
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
     """What a worker says of itself when it registers. ``token`` names this life of the id; ``lease`` is
-    filled in by ``register``."""
+    filled in by ``register``. ``release`` and ``python`` are the versions it runs."""
 
     worker_id: str
     token: str
@@ -47,6 +51,8 @@ class WorkerCard:
     on_lost: str = "fail"
     spec: str = ""
     lease: float = 0.0
+    release: str = __version__
+    python: str = PYTHON
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +226,11 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def cards(self) -> dict[str, WorkerCard]:
         """What every worker said of itself when it last registered; without tokens."""
         stored = self.link.call(command("HGETALL", self.keys["workers"]))
-        return {
-            wid.decode(): WorkerCard(wid.decode(), "", **msgspec.msgpack.decode(b"\x92" + card)[1])
-            for wid, card in zip(stored[::2], stored[1::2], strict=True)
-        }
+        cards = {}
+        for wid, card in zip(stored[::2], stored[1::2], strict=True):
+            told = _UNTOLD | msgspec.msgpack.decode(b"\x92" + card)[1]
+            cards[wid.decode()] = WorkerCard(wid.decode(), "", **told)
+        return cards
 
     def last_order(self) -> str:
         """Where a supervisor begins to listen."""

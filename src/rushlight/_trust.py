@@ -30,7 +30,7 @@ from .errors import ConfigError, DecodeError, EncodeError, SignatureMismatch
 _MAGIC: Final = b"RL\x01"
 _MAC_SIZE: Final = 32
 _PICKLED: Final = 1
-_PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _WAY_OUT: Final = "start manager and workers with the same secret= or RUSHLIGHT_SECRET"
 
 #: cloudpickle's list of modules to send by value belongs to the process, so one dump at a time.
@@ -79,7 +79,7 @@ class Trust:
 
     def seal(self, purpose: str, body: bytes, *, pickled: bool = False) -> bytes:
         """``body`` in an envelope; ``pickled`` binds it to this Python's minor version."""
-        words = (purpose, self.network, _PYTHON, cloudpickle.__version__, self._fingerprint)
+        words = (purpose, self.network, PYTHON, cloudpickle.__version__, self._fingerprint)
         header = [_MAGIC, bytes([_PICKLED if pickled else 0])]
         for word in words:
             raw = word.encode("utf-8", "surrogatepass")
@@ -147,9 +147,9 @@ class Trust:
         envelope = _parse(sealed)
         if envelope is None:
             raise SignatureMismatch("an envelope of another version of Rushlight; use one version everywhere")
-        if envelope.flags & _PICKLED and envelope.python != _PYTHON:
+        if envelope.flags & _PICKLED and envelope.python != PYTHON:
             raise DecodeError(
-                f"{purpose} was pickled by Python {envelope.python} and cannot be read by {_PYTHON}: "
+                f"{purpose} was pickled by Python {envelope.python} and cannot be read by {PYTHON}: "
                 "run manager and workers on the same minor version",
                 python=envelope.python,
             )

@@ -12,6 +12,7 @@ import click
 from rushlight._version import __version__
 
 from ._act import reset, retry, script, stop
+from ._doctor import doctor
 from ._export import export
 from ._options import DONE, INTERRUPTED, debug_option, hang_up, report
 from ._read import logs, status, tasks, workers
@@ -41,7 +42,7 @@ def app() -> None:
     """
 
 
-for command in (run, status, tasks, workers, logs, stop, retry, reset, export, script, server):
+for command in (run, status, tasks, workers, logs, stop, retry, reset, export, script, server, doctor):
     app.add_command(command)
 
 
