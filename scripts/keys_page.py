@@ -21,7 +21,8 @@ and no other module builds one. Each carries the network's name as its hash tag,
 node of a cluster and a script may touch all of it.
 
 For a network named `study` the key `{first}` is `{spelled}`, and everything is matched by `{pattern}`.
-All keys live until `reset`; that of a worker told to stop, `bell:<worker>`, expires after ten seconds.
+All keys live until `reset`; that of a worker told to stop, `bell:<worker>`, expires after ten seconds, and
+`answers` a minute or two after the last call that left one.
 
 | key | type | what it holds |
 |---|---|---|

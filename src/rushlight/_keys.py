@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from .errors import ConfigError
 
-#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` expires after a stop.
+#: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` expires after a stop, and
+#: ``answers`` a while after the last call.
 CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
@@ -32,7 +33,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "delayed": ("zset", "retried tasks that wait: score is the time they become due, microseconds"),
     "waiting": ("hash", "task key -> the keys it waits for, of a queued task that may not start yet"),
     "dependents": ("hash", "task key -> the keys of those that wait for it"),
-    "lapses": ("hash", "task key -> condition of the last attempt, of a task that was tried again"),
+    "lapses": (
+        "hash",
+        "task key -> worker, number and condition of the last attempt, of a task tried again",
+    ),
     "deadlines": ("zset", "running attempts that may not run for ever: score is the end, microseconds"),
     "bell": ("list", "a token while the queue is not empty: wakes one idle worker; more for a private task"),
     "running": ("hash", "task key -> packed record with worker, attempt and start: the running state itself"),
@@ -48,6 +52,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "standings": ("hash", "leaderboard -> its order; leaderboard and key -> its member in `boards`"),
     "events": ("stream", "one entry, rewritten at a change while somebody watches: wakes all watchers"),
     "orders": ("stream", "commands to supervisors: kill, replace; capped"),
+    "answers": ("hash", "what managers' last calls were answered, for calls sent twice; expires, and few"),
     "logs": ("stream", "what workers logged and printed; capped"),
     "specs": ("hash", "digest -> signed start arguments of worker loops; large ones in chunks, see blobs"),
     "blobs": (

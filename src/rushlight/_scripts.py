@@ -43,8 +43,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "claim:full": ("control", "running", "events", *_LINE),
     "settle_claim": ("control", *_SETTLING, "queued", "queue", "bell"),
     "settle_claim:full": ("control", *_SETTLING, *_LINE),
-    "drop": (*_LOSING, "orders"),
-    "retry": ("control", *_SETTLING, *_LINE),
+    "drop": (*_LOSING, "orders", "answers"),
+    "retry": ("control", *_SETTLING, *_LINE, "answers"),
     "look": ("control", "index", "queued", "running", "finished", "failed", "lapses"),
     "watch": ("control", "queued", "running", "finished", "failures", "leases", "events", "deadlines"),
     "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
@@ -52,7 +52,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "beat": ("control", "leases", "deadlines"),
     "reap": (*_LOSING, "orders"),
     "bury": (*_LOSING, "ends"),
-    "stop": (*_LOSING, "orders"),
+    "stop": (*_LOSING, "orders", "answers"),
     "keep:specs": ("control", "specs"),
     "keep:blobs": ("control", "blobs"),
     "refer:specs": ("control", "specs", "files"),
@@ -73,6 +73,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 MemberArgs = tuple[str, str, str, bool]
 #: Epoch, worker id, token; the last two are empty where a manager writes.
 Author = tuple[str, str, str]
+#: What names a call of a manager's, and for how many milliseconds its answer is kept for another asking.
+Call = tuple[str, int]
 NAMES = tuple(dict.fromkeys(name.partition(":")[0] for name in KEYS))
 
 
@@ -158,9 +160,11 @@ class RosterScripts(Packer):
     def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
         return self._pack("bury", (epoch, int(come_back), *ends))
 
-    def stop(self, epoch: str, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]) -> bytes:
+    def stop(
+        self, epoch: str, call: Call, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]
+    ) -> bytes:
         bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
-        return self._pack("stop", (epoch, letter, condition, order, *ids), bells)
+        return self._pack("stop", (epoch, *call, letter, condition, order, *ids), bells)
 
     def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:specs", (epoch, *pairs))
@@ -204,11 +208,13 @@ class Scripts(SharingScripts, RosterScripts):
     ) -> bytes:
         return self._pack(_variant("settle_claim", member), (*member[:3], *verdict, worker, number, 1))
 
-    def drop(self, epoch: str, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()) -> bytes:
-        return self._pack("drop", (epoch, condition, int(every), *keys))
+    def drop(
+        self, epoch: str, call: Call, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()
+    ) -> bytes:
+        return self._pack("drop", (epoch, *call, condition, int(every), *keys))
 
-    def retry(self, epoch: str, ignore: bool, next_seed: bool, *keys: str) -> bytes:
-        return self._pack("retry", (epoch, int(ignore), int(next_seed), *keys))
+    def retry(self, epoch: str, call: Call, ignore: bool, next_seed: bool, *keys: str) -> bytes:
+        return self._pack("retry", (epoch, *call, int(ignore), int(next_seed), *keys))
 
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))

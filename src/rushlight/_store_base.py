@@ -19,7 +19,7 @@ from ._disk_cache import digest_of
 from ._keys import Keys, check_network
 from ._large import MARK, WORTH_ASKING, LargeObjects
 from ._names import random_token
-from ._scripts import Scripts
+from ._scripts import Call, Scripts
 from ._trust import Trust
 from ._wire import Link, command
 from .errors import SecretRequired, StoreError, StoreVersion
@@ -28,6 +28,8 @@ from .errors import SecretRequired, StoreError, StoreVersion
 FORMAT = 1
 #: Waiting connections that are kept for the next wait.
 _MOST_IDLE = 4
+#: Milliseconds for which the answer to a call is kept beyond the time its caller may ask for it again.
+_ANSWERS_KEPT = 60_000
 _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
 
@@ -92,6 +94,11 @@ class StoreBase:
                     self._idle.append(link)
             if not kept:
                 link.close()
+
+    def new_call(self) -> Call:
+        """What names a call that is to be carried out once, however often it arrives. Its answer is kept for
+        as long as it may be asked for again, and then some."""
+        return random_token(), int(1000 * (self.config.patience + self.config.timeout)) + _ANSWERS_KEPT
 
     def write(self, pack: Callable[[str], bytes | list[bytes]]) -> list[Any]:
         """Sends what ``pack(epoch)`` makes, all in one trip, and returns the last reply.

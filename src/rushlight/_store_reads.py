@@ -129,7 +129,7 @@ class ReadVerbs(StoreBase):
             finished=self._rows(parts) if state is TaskState.FINISHED else [],
             failed=failed,
             conditions=conditions,
-            lapse=self.codec.decode(found[2]) if parts and found[2] else None,
+            lapse=self.codec.decode(_condition_of(found[2])) if parts and found[2] else None,
         )
 
     def failures(self, cursor: int) -> tuple[str, list[str]]:
@@ -151,7 +151,7 @@ class ReadVerbs(StoreBase):
         if not keys:
             return {}
         found = self.link.call(command("HMGET", self.keys["lapses"], *keys))
-        return {key: said for key, said in zip(keys, found, strict=True) if said is not None}
+        return {key: _condition_of(said) for key, said in zip(keys, found, strict=True) if said is not None}
 
     def totals(self) -> Totals:
         """Counts of everything at one instant."""
@@ -181,6 +181,12 @@ def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:
     members = [(float(score), member[14:]) for member, score in zip(ranked[::2], ranked[1::2], strict=True)]
     first = [entry for score, entry in members if score < 0]
     return [*first, *plain, *(entry for score, entry in members if score > 0)]
+
+
+def _condition_of(lapse: bytes) -> bytes:
+    """The condition, encoded, of what is kept of an attempt: it stands behind worker and attempt."""
+    parts = msgspec.msgpack.decode(b"\x93" + lapse, type=tuple[str | None, int, msgspec.Raw])
+    return bytes(parts[2])
 
 
 def _by_start(row: list[Any]) -> tuple[int, int]:

@@ -181,8 +181,9 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         letter = "k" if kill else {"": "d", "away": "a", "back": "u"}[own]
         condition = self.encode_condition({"message": KILLED, "type": "WorkerKilled"})
         order = msgspec.msgpack.encode({"op": "kill", "worker_ids": list(worker_ids)})
+        call = self.new_call()
         reply = self.write(
-            lambda epoch: self.scripts.stop(epoch, letter, condition, order, tuple(worker_ids))
+            lambda epoch: self.scripts.stop(epoch, call, letter, condition, order, tuple(worker_ids))
         )
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[2]]
 

@@ -133,7 +133,8 @@ class TaskVerbs(StoreBase):
 
     def retry(self, keys: Sequence[str], *, ignore: bool, next_seed: bool) -> list[str]:
         """Puts failed tasks back into the line; returns those that went."""
-        reply = self.write(lambda epoch: self.scripts.retry(epoch, ignore, next_seed, *keys))
+        call = self.new_call()
+        reply = self.write(lambda epoch: self.scripts.retry(epoch, call, ignore, next_seed, *keys))
         return [key.decode() for key in reply[1]]
 
     def record(self, batch: Encoded, kind: str, payloads: Sequence[bytes]) -> None:
@@ -148,9 +149,9 @@ class TaskVerbs(StoreBase):
 
     def drop(self, condition: Mapping[str, Any], keys: Sequence[str] | None = None) -> list[str]:
         """Fails all queued tasks, or the named ones, queued or running; returns the keys that failed now."""
-        packed = self.encode_condition(condition)
+        call, packed = self.new_call(), self.encode_condition(condition)
         reply = self.write(
-            lambda epoch: self.scripts.drop(epoch, packed, every=keys is None, keys=tuple(keys or ()))
+            lambda epoch: self.scripts.drop(epoch, call, packed, every=keys is None, keys=tuple(keys or ()))
         )
         return [key.decode() for key in reply[1]]
 

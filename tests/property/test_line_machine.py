@@ -11,18 +11,13 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, settings
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import invariant, precondition, rule
 
 from ground import Ground
 from harness import Server
+from property.histories import HISTORIES, LONGEST, STEPS, Machine, live_through
 from rushlight import Rush
 from rushlight._member import Member
 from rushlight._names import random_token
@@ -64,7 +59,7 @@ class Hand:
     away: bool = False
 
 
-class Line(RuleBasedStateMachine):
+class Line(Machine):
     """Rules are what people and accidents do; invariants what must hold after each."""
 
     server: ClassVar[Server]
@@ -429,23 +424,23 @@ class Line(RuleBasedStateMachine):
         assert not self.queue("shared") or self.ground.raw.exists(self.ground.key("bell"))
 
 
-def run(server: Server, **kwargs: Any) -> None:
+def run(server: Server, histories: int, steps: int, **kwargs: Any) -> None:
     """Runs the machine against a server."""
     Line.server = server
     # Then hashes tell their fields in the order they came, so that a history can be had again.
     with server.client() as raw:
         raw.config_set("hash-max-listpack-value", 1 << 20)
         raw.config_set("hash-max-listpack-entries", 1 << 20)
-    profile = settings(
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink),
-        **kwargs,
-    )
-    run_state_machine_as_test(Line, settings=profile)
+    live_through(Line, histories, steps, **kwargs)
 
 
 def test_the_line_is_as_the_model_says(server: Server, network: str) -> None:
     """In many short histories, the same ones each time."""
-    run(server, max_examples=80, stateful_step_count=40, derandomize=True)
+    run(server, 80, 40, derandomize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST)
+def test_the_line_is_as_the_model_says_for_long(server: Server, network: str) -> None:
+    """In many long histories, others each time."""
+    run(server, HISTORIES, STEPS)

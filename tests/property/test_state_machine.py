@@ -13,18 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, settings
+from hypothesis import assume
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import invariant, precondition, rule
 
 from ground import Ground, Tape, lose_reply
 from harness import Server
+from property.histories import HISTORIES, LONGEST, STEPS, Machine, live_through
 from rushlight._member import Member, Verdict
 from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._store import Store
@@ -69,6 +64,8 @@ class Known:
     holder: str | None = None
     #: Whose hands it was in, and under which attempts: words from there come too late.
     past: list[tuple[Member, int]] = field(default_factory=list)
+    #: By whom the attempt before was failed, and under which number; None where it ended otherwise.
+    lapsed: tuple[Member, int] | None = None
 
 
 @dataclass
@@ -83,7 +80,7 @@ class Hand:
     unread: list[str] | None = None
 
 
-class Network(RuleBasedStateMachine):
+class Network(Machine):
     """Rules are what people and accidents do; invariants what must hold after each."""
 
     server: ClassVar[Server]
@@ -159,10 +156,11 @@ class Network(RuleBasedStateMachine):
             task.past.append((hand.member, task.attempt))
         return keys
 
-    def lapse(self, key: str, *, again: bool) -> None:
-        """An attempt has failed."""
+    def lapse(self, key: str, *, again: bool, author: tuple[Member, int] | None = None) -> None:
+        """An attempt has failed, by the word of its ``author`` or by accident."""
         task = self.tasks[key]
         task.holder = None
+        task.lapsed = author
         if again and task.attempt <= task.retries:
             task.state, task.attempt = "queued", task.attempt + 1
             self.queue.append(key)
@@ -178,7 +176,7 @@ class Network(RuleBasedStateMachine):
             task.state, task.holder = "finished", None
             self.finished.append(verdict.key)
         elif mine:
-            self.lapse(verdict.key, again=True)
+            self.lapse(verdict.key, again=True, author=(hand.member, verdict.attempt))
         return mine
 
     def lose(self, hand: Hand, *, again: bool) -> None:
@@ -228,36 +226,49 @@ class Network(RuleBasedStateMachine):
                 (self.finished if kind == "f" else self.failures).append(key)
 
     @precondition(lambda self: self.queue)
-    @rule(which=st.integers(0, 1), every=st.booleans(), data=st.data())
-    def drop(self, which: int, every: bool, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 1), every=st.booleans(), data=st.data(), fault=faults)
+    def drop(self, which: int, every: bool, data: st.DataObject, fault: str) -> None:
         store = self.managers[which]
+        self.known_epoch(store)
         if every:
             # In the order of the plain queue; the order among the others is not promised.
             plain = [key for key in self.queue if not self.tasks[key].priority]
             keys = plain + [key for key in self.queue if self.tasks[key].priority]
         else:
             keys = data.draw(st.lists(st.sampled_from(self.queue), min_size=1, max_size=3, unique=True))
-        dropped = store.drop({"message": "gone"}, None if every else keys)
-        assert sorted(keys) == sorted(dropped)
+        before = len(self.failures)
+        done, heard, dropped = self.call(
+            store, fault, lambda: store.drop({"message": "gone"}, None if every else keys)
+        )
+        if not done:
+            return
+        failed = self.ground.account().failures[before:]
+        assert sorted(keys) == sorted(failed)
+        assert not heard or failed == dropped
         if every:
-            assert plain == dropped[: len(plain)]
-        for key in dropped:
+            assert plain == failed[: len(plain)]
+        for key in failed:
             self.queue.remove(key)
-            self.tasks[key].state = "failed"
+            self.tasks[key].state, self.tasks[key].lapsed = "failed", None
             self.failures.append(key)
 
     @precondition(lambda self: any(task.state == "failed" for task in self.tasks.values()))
-    @rule(which=st.integers(0, 1), ignore=st.booleans(), data=st.data())
-    def retry(self, which: int, ignore: bool, data: st.DataObject) -> None:
-        keys = data.draw(st.lists(st.sampled_from(sorted(self.tasks)), min_size=1, max_size=4, unique=True))
-        went = self.managers[which].retry(keys, ignore=ignore, next_seed=False)
-        for key in keys:
+    @rule(which=st.integers(0, 1), ignore=st.booleans(), data=st.data(), fault=faults)
+    def retry(self, which: int, ignore: bool, data: st.DataObject, fault: str) -> None:
+        store = self.managers[which]
+        self.known_epoch(store)
+        keys = data.draw(st.lists(st.sampled_from(list(self.tasks)), min_size=1, max_size=4, unique=True))
+        action = lambda: store.retry(keys, ignore=ignore, next_seed=False)  # noqa: E731
+        done, heard, went = self.call(store, fault, action)
+        expected = []
+        for key in keys if done else ():
             task = self.tasks[key]
             limited = task.retries > 0 and not ignore and task.attempt > task.retries
-            assert (key in went) == (task.state == "failed" and not limited)
-            if key in went:
+            if task.state == "failed" and not limited:
+                expected.append(key)
                 task.state, task.attempt = "queued", task.attempt + 1
                 self.queue.append(key)
+        assert not heard or expected == went
 
     @rule(which=st.integers(0, 1))
     def reset_tasks(self, which: int) -> None:
@@ -339,7 +350,10 @@ class Network(RuleBasedStateMachine):
         member = hand.member
         wid = member.card.worker_id
         if how == "kill":
-            self.call(self.managers[0], fault, lambda: self.managers[0].stop([wid], kill=True))
+            store = self.managers[0]
+            self.known_epoch(store)
+            _, heard, told = self.call(store, fault, lambda: store.stop([wid], kill=True))
+            assert not heard or ([wid], []) == told
         elif how == "leave":
             self.call(member, fault, lambda: member.leave("left"))
         else:
@@ -351,16 +365,17 @@ class Network(RuleBasedStateMachine):
             hand_requeue, hand.requeue = hand.requeue, False
             self.lose_all([wid])
             hand.requeue = hand_requeue
-        if how == "kill":
-            # A kill says nothing of lives to come: it may not arrive again.
-            self.packets = [(t, at) for t, at in self.packets if t is not self.tapes[id(self.managers[0])]]
 
     @precondition(lambda self: self.hands)
-    @rule(data=st.data())
-    def ask_to_leave(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), fault=faults)
+    def ask_to_leave(self, data: st.DataObject, fault: str) -> None:
         hand = self.draw_hand(data)
-        self.managers[1].stop([hand.member.card.worker_id], kill=False)
-        hand.asked = True
+        store = self.managers[1]
+        self.known_epoch(store)
+        wid = hand.member.card.worker_id
+        done, heard, told = self.call(store, fault, lambda: store.stop([wid], kill=False))
+        hand.asked = hand.asked or done
+        assert not heard or ([wid], []) == told
 
     # --- workers work ---------------------------------------------------------------------------
 
@@ -427,16 +442,18 @@ class Network(RuleBasedStateMachine):
     def decide(self, data: st.DataObject, fault: str) -> None:
         hand = self.draw_hand(data, dead=True)
         verdict = self.draw_verdict(data, hand)
-        before = self.tasks[verdict.key].state
+        task = self.tasks[verdict.key]
+        before = task.state
+        said = verdict.kind == "x" and task.lapsed == (hand.member, verdict.attempt)
         done, heard, answer = self.call(hand.member, fault, lambda: hand.member.settle([verdict], {}))
         if done:
             mine = self.settle(hand, verdict)
-            if heard and mine and fault != "resend":
+            if heard and mine:
                 assert [True] == answer
             if heard and not self.held(hand, verdict):
                 assert [False] == answer
             if heard and not mine and before in ("queued", "running"):
-                assert [False] == answer
+                assert [said] == answer
 
     @precondition(lambda self: self.hands and self.tasks)
     @rule(data=st.data(), fault=faults)
@@ -523,26 +540,19 @@ class Network(RuleBasedStateMachine):
         assert not self.queue or self.ground.raw.exists(self.ground.key("bell"))
 
 
-def run(server: Server, **kwargs: Any) -> None:
-    """Lives through many histories of a network on this server."""
+def run(server: Server, histories: int, steps: int) -> None:
+    """Runs the machine against a server."""
     Network.server = server
-    profile = settings(
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink),
-        **kwargs,
-    )
-    run_state_machine_as_test(Network, settings=profile)
+    live_through(Network, histories, steps)
 
 
 def test_the_store_is_as_the_model_says(server: Server, network: str) -> None:
     """In a hundred histories."""
-    run(server, max_examples=120, stateful_step_count=50)
+    run(server, 120, 50)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(LONGEST)
 def test_the_store_is_as_the_model_says_for_long(server: Server, network: str) -> None:
     """In many long histories."""
-    run(server, max_examples=400, stateful_step_count=100)
+    run(server, HISTORIES, STEPS)

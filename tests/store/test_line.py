@@ -289,7 +289,9 @@ def test_a_back_off_ends_a_wait(ground: Ground, rush: Rush, patience: None) -> N
     calls = waiting(ground, ben, cleo)
     ground.fail(ann, key)
     wait_until(lambda: any(call.done for call in calls))
-    winner, member = next((c, m) for c, m in zip(calls, (ben, cleo), strict=True) if c.done)
+    (winner, member), (loser, other) = sorted(
+        zip(calls, (ben, cleo), strict=True), key=lambda pair: not pair[0].done
+    )
     assert [key] == winner.result()
     row = ground.account().running[key]
     assert 2 == row[1]
@@ -301,6 +303,8 @@ def test_a_back_off_ends_a_wait(ground: Ground, rush: Rush, patience: None) -> N
     assert [] == ground.claim(ann)
     make_due(ground)
     assert [key] == ground.claim(ann)
+    end(ground, other, "kill")
+    assert [] == loser.result()
 
 
 def test_a_prerequisite_that_finishes_wakes(ground: Ground, rush: Rush, patience: None) -> None:

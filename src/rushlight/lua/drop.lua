@@ -1,12 +1,16 @@
--- include: gate line settle lose
--- Fails tasks at the manager's word: all that are queued, or the named ones, queued or running.
--- KEYS: control running failed failures tallies workers events, then the line, then orders.
--- ARGV: epoch, condition, '1' for all queued, then the keys if not all.
+-- include: gate line settle lose answers
+-- Fails tasks at the manager's word: all that are queued, or the named ones, queued or running. Sent again, it
+-- gives the first answer.
+-- KEYS: control running failed failures tallies workers events, then the line, then orders, answers.
+-- ARGV: epoch, call, milliseconds to keep its answer, condition, '1' for all queued, then the keys if not all.
 -- Reply: {'ok', keys that failed now}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'drain')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local keys = losing_keys('orders')
+local keys = losing_keys('orders', 'answers')
+local before = answered(keys.answers, ARGV[2])
+if before then return before end
+though_full(KEYS[1])
 local now, dropped, gone = clock(), {}, {}
 local stamp = cmsgpack.pack(now)
 local function drop(key)
@@ -15,10 +19,10 @@ local function drop(key)
   redis.call('HDEL', keys.queued, key)
   redis.call('HDEL', keys.waiting, key)
   dropped[#dropped + 1] = key
-  fail(keys, key, '\192' .. value .. NONE, ARGV[2], stamp)
+  fail(keys, key, '\192' .. value .. NONE, ARGV[4], stamp)
   return true
 end
-if ARGV[3] == '1' then
+if ARGV[5] == '1' then
   -- Who waits for another is queued itself: it fails as all do, not because of the other.
   redis.call('DEL', keys.waiting, keys.dependents)
   for _, entry in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do
@@ -30,14 +34,14 @@ if ARGV[3] == '1' then
   if c[3] then ring(keys.bell) end
 else
   -- Named beside what it waits for, a task is dropped for its own sake.
-  for i = 4, #ARGV do redis.call('HDEL', keys.waiting, ARGV[i]) end
-  for i = 4, #ARGV do
+  for i = 6, #ARGV do redis.call('HDEL', keys.waiting, ARGV[i]) end
+  for i = 6, #ARGV do
     local key = ARGV[i]
     local value = not drop(key) and redis.call('HGET', keys.running, key)
     if value then
       redis.call('HDEL', keys.running, key)
       dropped[#dropped + 1] = key
-      fail(keys, key, value, ARGV[2], stamp)
+      fail(keys, key, value, ARGV[4], stamp)
       redis.call('HINCRBY', keys.tallies, 'x:' .. interrupt(keys, value, gone), 1)
     end
   end
@@ -45,4 +49,4 @@ else
   if c[3] and redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end
 end
 if #dropped > 0 then announce(keys.events, c[2], now) end
-return {'ok', dropped}
+return answer(keys.answers, ARGV[2], ARGV[3], {'ok', dropped})

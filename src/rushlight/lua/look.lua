@@ -1,8 +1,8 @@
 -- Tasks by key: the state of each, and its record where asked for.
 -- KEYS: control index queued running finished failed lapses.
 -- ARGV: '1' for records, then the keys.
--- Reply: {epoch or '', per key: {'' | 'q' | 'r' | 'f' | 'x'}, or {letter, record, condition of the last
---   attempt or ''} of a task that is there}.
+-- Reply: {epoch or '', per key: {'' | 'q' | 'r' | 'f' | 'x'}, or {letter, record, worker, attempt and condition
+--   of the last attempt or ''} of a task that is there}.
 local reply = {redis.call('HGET', KEYS[1], 'epoch') or ''}
 local full = ARGV[1] == '1'
 for i = 2, #ARGV do

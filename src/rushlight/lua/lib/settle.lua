@@ -95,12 +95,12 @@ local function release(keys, key)
   end
 end
 
--- Takes a running task back into the line for its next attempt, after its back-off; keeps the condition of
--- the attempt that ended. `value` is the running record, `at` where its options begin.
+-- Takes a running task back into the line for its next attempt, after its back-off; keeps who had the attempt
+-- that ended, and its condition. `value` is the running record, `at` where its options begin.
 local function again(keys, key, value, at, attempt, opts, condition, now)
   local entry = line_entry(key, attempt + 1)
   redis.call('HSET', keys.queued, key, cmsgpack.pack(attempt + 1) .. string.sub(value, at + 1, #value - 9))
-  redis.call('HSET', keys.lapses, key, condition)
+  redis.call('HSET', keys.lapses, key, string.sub(value, 1, at) .. condition)
   if opts.b and opts.b > 0 then
     local pause = math.min(opts.b * 2 ^ (attempt - 1), 3600)
     line_up_later(keys, entry, now + pause * 1000000)
@@ -138,14 +138,17 @@ local function standing(keys, key, who)
 end
 
 -- A resent verdict: was this task already decided the same way by this attempt? A failure by its condition:
--- the same attempt may have been failed by somebody else (killed, cancelled, lost).
+-- the same attempt may have been failed by somebody else (killed, cancelled, lost). One that has an attempt left,
+-- or was retried, is told by what is kept of the attempt before.
 local function decided_so(keys, at, key, who, kind, payload)
   if at ~= '' then
     return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at), 2, #who + 1) == who and 1 or 0
   end
   if kind ~= 'x' then return 0 end
   local value = redis.call('HGET', keys.failed, key)
-  if not value then return 0 end
+  if not value then
+    return keys.full and redis.call('HGET', keys.lapses, key) == who .. payload and 1 or 0
+  end
   local at_size = cmsgpack.unpack_one(value, 0)
   local at_condition = cmsgpack.unpack_one(value, at_size)
   local said = payload .. who
@@ -195,8 +198,8 @@ local function settle(keys, wid, first, last, now, gone)
       redis.call('HDEL', keys.running, key)
       lapse(keys, key, value, payload, stamp, now)
       lost = lost + 1
-    elseif at then
-      ours = decided_so(keys, at, key, ARGV[i + 2], kind, payload)
+    else
+      ours = decided_so(keys, at or '', key, ARGV[i + 2], kind, payload)
     end
     verdicts[n] = ours
   end
