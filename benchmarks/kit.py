@@ -181,6 +181,12 @@ class RawPing:
             if self._reader.gets() is not False:
                 return
 
+    def send(self, command: bytes) -> None:
+        """One packed command of any kind and its reply."""
+        self._socket.sendall(command)
+        while self._reader.gets() is False:
+            self._reader.feed(self._socket.recv(1 << 20))
+
     def two(self) -> None:
         """Two of them, one after the other."""
         self()

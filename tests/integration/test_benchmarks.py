@@ -76,3 +76,18 @@ def test_simulated_workers_work_in_every_style() -> None:
         point for point in points if not (point["tasks_per_second"] > 0 < point["utilisation"] <= 1)
     ]
     assert 0 < min(point["rows_read_per_second"] for point in points if point["style"] == "archive")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(320)
+def test_curves_are_data_and_pictures(tmp_path: Path) -> None:
+    """A curve has times above zero at several sizes, as JSON and CSV, and a picture of its operations."""
+    run("curves.py", "--small", "--save", "--folder", str(tmp_path))
+    points = json.loads((tmp_path / "curves.json").read_text())["points"]
+    assert len(points) == len((tmp_path / "curves.csv").read_text().splitlines()) - 1
+    for curve in ("archive", "payload", "workers"):
+        mine = [point for point in points if point["curve"] == curve]
+        assert 2 <= len({point["x"] for point in mine})
+        assert 0 < min(point["us"] for point in mine)
+        picture = (tmp_path / f"curve-{curve}.svg").read_text()
+        assert [] == [point["operation"] for point in mine if point["operation"] not in picture]
