@@ -11,6 +11,8 @@ import hmac
 import os
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +28,7 @@ from redis.connection import (
 from redis.retry import Retry
 
 from . import _server
+from ._sentinel import SentinelUrl
 from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning
 
 _SCHEMES = {
@@ -47,7 +50,9 @@ class StoreConfig:
 
     ``connect_timeout`` bounds the first contact. Later on a call that gets no answer within ``timeout``
     is sent again on a new connection, and gives up after ``patience``: long enough for a server's
-    restart. Picklable; ``repr`` shows neither password nor secret.
+    restart. ``credential_provider``: asked for user and password at every connection, an object with
+    redis-py's ``get_credentials`` or the ``module:name`` of one (or of what makes one), by which other
+    processes can find it too. Picklable; ``repr`` shows neither password nor secret.
     """
 
     url: str | None = field(default=None, repr=False)
@@ -57,6 +62,7 @@ class StoreConfig:
     secret: bytes | None = field(default=None, repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     large_object_dir: str | None = None
+    credential_provider: Any = field(default=None, repr=False)
 
     @classmethod
     def find(cls, url: str | None = None, secret: str | bytes | None = None, **settings: Any) -> StoreConfig:
@@ -75,6 +81,12 @@ class StoreConfig:
         settings["large_object_dir"] = (
             settings.get("large_object_dir") or os.environ.get("RUSHLIGHT_LARGE_OBJECT_DIR") or None
         )
+        provider = (
+            settings.get("credential_provider") or os.environ.get("RUSHLIGHT_CREDENTIAL_PROVIDER") or None
+        )
+        if provider is not None:
+            _check_provider(provider, url)
+        settings["credential_provider"] = provider
         return replace(cls(url=url, secret=raw), **settings)
 
     @property
@@ -94,7 +106,7 @@ class StoreConfig:
         if self.url is None:
             return None
         words = urlsplit(self.url).query.split("&")
-        query = "&".join(word for word in words if not word.startswith("password="))
+        query = "&".join(word for word in words if not word.startswith(("password=", "sentinel_password=")))
         return f"{self.address}?{query}" if query else self.address
 
     def key(self) -> bytes | None:
@@ -105,7 +117,7 @@ class StoreConfig:
         if self.url is None:
             return _server.key_file()
         parts = urlsplit(self.url)
-        password = parts.password or parse_qs(parts.query).get("password", [""])[0]
+        password = _password(self.url)
         if password:
             return hmac.new(
                 password.encode(), b"rushlight secret from server password", hashlib.sha256
@@ -143,13 +155,23 @@ class StoreConfig:
             return UnixDomainSocketConnection, {"path": str(path)}
         scheme = urlsplit(self.url).scheme
         if scheme == "redis+sentinel":
-            return _sentinel_master(self.url, limit)
+            sentinel = SentinelUrl.parse(self.url)
+            return (
+                SSLConnection if sentinel.tls else Connection,
+                sentinel.find_master(limit) | self._account(),
+            )
         settings: dict[str, Any] = dict(parse_url(self.url.replace("redis+cluster", "redis", 1)))
         if scheme == "unix":
             settings["path"] = settings.pop("path", urlsplit(self.url).path)
         kind: type[AbstractConnection] = settings.pop("connection_class", None) or Connection
         settings.pop("max_connections", None)
-        return kind, settings
+        return kind, settings | self._account()
+
+    def _account(self) -> dict[str, Any]:
+        given = self.credential_provider
+        if given is None:
+            return {}
+        return {"credential_provider": _named(given) if isinstance(given, str) else given}
 
 
 def secret_text(secret: bytes) -> str:
@@ -168,6 +190,47 @@ def _secret_bytes(text: str) -> bytes:
         return bytes.fromhex(text[4:])
     except ValueError as error:
         raise ConfigError("secret: what follows 'hex:' must be pairs of hexadecimal digits") from error
+
+
+def _password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.password or parse_qs(parts.query).get("password", [""])[0]
+
+
+def _check_provider(provider: object, url: str | None) -> None:
+    if url is None:
+        raise ConfigError(
+            "credential_provider: the embedded server has no accounts; give the url of a server"
+        )
+    if _password(url):
+        raise ConfigError("credential_provider and a password in the URL: give one of them")
+    if isinstance(provider, str):
+        _named(provider)
+    elif not callable(getattr(provider, "get_credentials", None)):
+        raise ConfigError(
+            f"credential_provider={type(provider).__name__} object: it needs a method get_credentials() that "
+            "returns (user, password), or be the text 'module:name'"
+        )
+
+
+@cache
+def _named(name: str) -> Any:
+    """The provider a text ``module:name`` stands for. One per process: it may keep a token for a while."""
+    module, found, attribute = name.partition(":")
+    try:
+        if not found:
+            raise ValueError("there is no colon in it")
+        provider = getattr(import_module(module), attribute)
+        if not hasattr(provider, "get_credentials") or isinstance(provider, type):
+            provider = provider()
+        if not callable(getattr(provider, "get_credentials", None)):
+            raise TypeError(f"{type(provider).__name__} has no method get_credentials()")
+    except Exception as error:
+        raise ConfigError(
+            f"credential_provider={name!r} must name an importable object as 'module:name': {error}",
+            value=name,
+        ) from error
+    return provider
 
 
 def _checked(url: str, where: str) -> str:
@@ -190,33 +253,6 @@ def _checked(url: str, where: str) -> str:
     if parts.scheme == "unix" and not parts.path:
         raise ConfigError(f"{where}: unix:// needs the socket's path, such as unix:///run/redis.sock")
     return url
-
-
-def _sentinel_master(url: str, limit: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
-    """``redis+sentinel://[user:pw@]host:port,host:port/service[/db]``: the master as of now."""
-    from redis.sentinel import MasterNotFoundError, Sentinel
-
-    parts = urlsplit(url)
-    account, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = account.partition(":")
-    nodes = []
-    for host in hosts.split(","):
-        name, _, port = host.partition(":")
-        nodes.append((name, int(port or 26379)))
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service:
-        raise ConfigError(
-            "redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0"
-        )
-    try:
-        host, port_number = Sentinel(nodes, socket_timeout=limit).discover_master(service)
-    except MasterNotFoundError as error:
-        raise redis.ConnectionError(str(error)) from error
-    settings: dict[str, Any] = {"host": host, "port": port_number, "db": int(db or 0)}
-    if password:
-        settings |= {"username": user or None, "password": password}
-    kind = SSLConnection if parse_qs(parts.query).get("ssl") == ["true"] else Connection
-    return kind, settings
 
 
 def check_server(connection: AbstractConnection, config: StoreConfig) -> None:

@@ -85,7 +85,8 @@ class Fleet(Muster):
             on_lost=on_lost,
         )
         worker_ids = tuple(_names.random_name() for _ in range(n))
-        self._launch(chosen, self._keep(spec), worker_ids)
+        environment = self._environment()
+        self._launch(chosen, self._keep(spec), worker_ids, environment)
         return list(worker_ids)
 
     def worker_script(
@@ -156,16 +157,19 @@ class Fleet(Muster):
                 )
             groups.setdefault((cards[wid].spec, cards[wid].launcher), []).append(wid)
         chosen = {name: self._launcher(launcher if launcher is not None else name) for _, name in groups}
+        environment = self._environment()
         self.stop_workers("kill", wanted)
         lives = {info.worker_id: info.started_at for info in self._store.workers()}
         self._past |= {wid: lives.get(wid) for wid in wanted}
         for (spec_id, name), ids in groups.items():
-            self._launch(chosen[name], spec_id, tuple(ids))
+            self._launch(chosen[name], spec_id, tuple(ids), environment)
         return wanted
 
-    def _launch(self, chosen: Launcher, spec_id: str, worker_ids: tuple[str, ...]) -> None:
+    def _launch(
+        self, chosen: Launcher, spec_id: str, worker_ids: tuple[str, ...], environment: Mapping[str, str]
+    ) -> None:
         command = WorkerCommand.build(
-            self._store.network, spec_id, environment=self._environment(), worker_ids=worker_ids
+            self._store.network, spec_id, environment=environment, worker_ids=worker_ids
         )
         self._forget_launches()
         handles = chosen.launch(command, len(worker_ids))
@@ -195,7 +199,18 @@ class Fleet(Muster):
             found["RUSHLIGHT_SECRET"] = secret_text(config.secret)
         if config.url is None:
             found["REDIS_URL"] = ""
+        if config.credential_provider is not None:
+            found["RUSHLIGHT_CREDENTIAL_PROVIDER"] = self._named_provider()
         return found
+
+    def _named_provider(self) -> str:
+        given = self._store.config.credential_provider
+        if not isinstance(given, str):
+            raise ConfigError(
+                f"workers cannot have the {type(given).__name__} object of this process as their "
+                "credential_provider: give it as 'module:name', where they can import it"
+            )
+        return given
 
     def _forget_handles(self) -> None:
         with self._launch_lock:

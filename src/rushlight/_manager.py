@@ -34,7 +34,8 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
     ``RUSHLIGHT_URL``, ``REDIS_URL``, or the embedded server. Connects at once: StoreUnavailable within
     ``connect_timeout`` seconds, StoreVersion for a server that is too old. Creating one writes nothing.
     Thread-safe and fork-safe; picklable, then it connects again on first use. Workers started here as
-    local processes end with this process.
+    local processes end with this process. ``credential_provider``: asked for user and password at every
+    connection, as redis-py does; as the text ``"module:name"``, workers find it too.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         timeout: float = 10.0,
         patience: float = 30.0,
         spill_size: int = 65536,
+        credential_provider: Any = None,
     ) -> None:
         limits = {"connect_timeout": connect_timeout, "timeout": timeout, "patience": patience}
         for name, value in limits.items():
             _inputs.seconds(value, name)
         _inputs.count(spill_size, "spill_size", least=64)
-        config = find_config(url, secret, **limits)
+        config = find_config(url, secret, credential_provider=credential_provider, **limits)
         name = _names.random_name() if network is None else network
         self._begin(Store(config, name, spill_size=spill_size))
 

@@ -59,13 +59,14 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         heartbeat: bool = True,
         lease: float = 15.0,
         secret: str | bytes | None = None,
+        credential_provider: Any = None,
     ) -> None:
         _inputs.seconds(lease, "lease", least=0.1)
         if worker_id is not None and (
             not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()
         ):
             raise ConfigError(f"worker_id={worker_id!r} must be printable text and not empty")
-        store = Store(find_config(url, secret), network)
+        store = Store(find_config(url, secret, credential_provider=credential_provider), network)
         store.large.serve_worker()
         card = WorkerCard(
             worker_id=worker_id or _names.random_name(),

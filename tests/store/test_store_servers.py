@@ -196,30 +196,55 @@ def test_a_password_that_was_changed(own_server: OwnServer, network: str) -> Non
         assert "-word" not in str(caught.value)
 
 
+FORBIDDEN = (
+    *("GET other", "FLUSHALL", "FLUSHDB", "CONFIG GET *", "KEYS *", "SHUTDOWN", "MONITOR", "ACL LIST"),
+    *("CLIENT LIST", "SAVE", "REPLICAOF NO ONE", "PUBLISH x y", "EVAL return(1) 1 other"),
+)
+
+
+def published_account(network: str, word: str) -> list[str]:
+    """The line of the documentation, for this network and password, as words of ACL SETUSER."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "server.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"```acl\nuser rushlight (.*)\n```", page)
+    return line.replace("{study}", f"{{{network}}}").replace("the-password", word).split()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_account_of_one_network(own_server: OwnServer, network: str, kind: str) -> None:
-    """An account that may touch nothing but the network's keys, and no dangerous command, is enough."""
+    """The published account is enough for everything on its network, and is refused another network's keys,
+    other keys, and all that could harm others."""
     server, port = on_port(own_server, kind=kind)
+    other = f"{network}-other"
     with server.client() as raw:
-        rights = ("on", ">word-for-ann", f"~rl:{{{network}}}:*", "+@all", "-@admin", "-@dangerous")
-        raw.execute_command("ACL", "SETUSER", "ann", *rights)
+        raw.execute_command("ACL", "SETUSER", "ann", *published_account(network, "word-for-ann"))
     url = f"redis://ann:word-for-ann@127.0.0.1:{port}"
     works(network, url)
-    with Rush(f"{network}-other", url) as other, pytest.raises(StoreError, match=r"(?i)perm|key") as caught:
-        other.push_tasks([{"x": 1}])
-    assert "word-for-ann" not in str(caught.value)
+    with Rush(other, server.url) as theirs:
+        (key,) = theirs.push_tasks([{"x": 1}])
+        with Rush(other, url) as rush:
+            for call in (
+                lambda: rush.push_tasks([{"x": 1}]),
+                lambda: rush.task(key),
+                lambda: RushWorker(other, url),
+                rush.fetch_tasks,
+                rush.reset,
+            ):
+                with pytest.raises(StoreError, match=r"(?i)perm|key") as caught:
+                    call()
+                assert "word-for-ann" not in str(caught.value)
+        assert 1 == theirs.n_queued_tasks
+        with redis.Redis(port=port, username="ann", password="word-for-ann", protocol=2) as ann:
+            for words in FORBIDDEN:
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    ann.execute_command(*words.split(" "))
+        theirs.reset()
     with server.client() as raw:
         assert [] == raw.keys("*")
 
 
 def test_tls(own_server: OwnServer, network: str, tmp_path: Path) -> None:
     """Over an encrypted line with a checked certificate, waits included; an unknown one is refused."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run(
-        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=60
-    )
+    key, certificate = certified(tmp_path, "server")
     port = free_port()
     own_server(
         *("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-cert-file", str(certificate)),
@@ -237,6 +262,57 @@ def test_tls(own_server: OwnServer, network: str, tmp_path: Path) -> None:
         rush.reset()
     with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
         Rush(network, url)
+
+
+def certified(folder: Path, name: str) -> tuple[Path, Path]:
+    """A fresh key and the certificate that vouches for itself."""
+    key, certificate = folder / f"{name}-key.pem", folder / f"{name}-cert.pem"
+    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run(
+        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=60
+    )
+    return key, certificate
+
+
+def test_tls_with_client_certificates(own_server: OwnServer, network: str, tmp_path: Path) -> None:
+    """Who has a certificate the server trusts gets in, worker processes included; nobody else does."""
+    key, certificate = certified(tmp_path, "server")
+    own_key, own_certificate = certified(tmp_path, "client")
+    port = free_port()
+    own_server(
+        *("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-cert-file", str(certificate)),
+        *(
+            "--tls-key-file",
+            str(key),
+            "--tls-ca-cert-file",
+            str(own_certificate),
+            "--tls-auth-clients",
+            "yes",
+        ),
+        kind="redis-7.0",
+    )
+    url = f"rediss://localhost:{port}?ssl_ca_certs={certificate}"
+    with_certificate = f"{url}&ssl_certfile={own_certificate}&ssl_keyfile={own_key}"
+    works(network, with_certificate)
+    with Rush(network, with_certificate) as rush:
+        rush.start_workers(double_it, 1)
+        keys = rush.push_tasks([{"x": 4}])
+        assert rush.wait_for_tasks(keys, timeout=60)
+        assert [8] == [row["y"] for row in rush.fetch_finished_tasks(as_="dicts")]
+        rush.reset()
+    stranger = certified(tmp_path, "stranger")
+    for strange in (url, f"{url}&ssl_certfile={stranger[1]}&ssl_keyfile={stranger[0]}"):
+        with pytest.raises(StoreUnavailable, match=rf"localhost:{port}"):
+            Rush(network, strange, connect_timeout=5)
+
+
+def double_it(worker: RushWorker) -> None:
+    """Doubles what it gets."""
+    while not worker.terminated:
+        task = worker.pop_task(timeout=1)
+        if task is not None:
+            worker.finish_task(task.key, {"y": 2 * task.xs["x"]})
 
 
 # --- memory -----------------------------------------------------------------------------------------
