@@ -38,6 +38,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[int, str]] = {
 #: Modules that may import ``redis``: those that connect and send.
 REDIS_MODULES = {
     "_connect.py",
+    "_sentinel.py",
     "_wire.py",
     "_server.py",
     "_scripts.py",

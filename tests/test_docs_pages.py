@@ -176,7 +176,7 @@ def guarded_url() -> Iterator[str]:
 
 def test_the_account_of_the_page_is_enough(guarded_url: str, home: Path) -> None:
     """With the rights on the page a network works, and no more than that is allowed."""
-    with Rush("guarded", guarded_url) as rush:
+    with Rush("study", guarded_url) as rush:
 
         def loop(worker):
             while not worker.terminated and not worker.should_stop_when_idle:
