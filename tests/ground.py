@@ -14,7 +14,7 @@ from rushlight._names import random_name, random_token
 from rushlight._records import WorkerState
 from rushlight._store import Store
 from rushlight._store_roster import WorkerCard
-from rushlight._store_tasks import Encoded, NewTask
+from rushlight._store_tasks import Encoded
 from rushlight._wire import Link
 
 
@@ -181,6 +181,7 @@ def lose_reply(owner: Any) -> None:
     link._exchange = without_reply
 
 
-def new_task(key: str) -> NewTask:
-    """A task under a key of the test's choice, as small as one can be."""
-    return NewTask(key, b"\xc0" + bytes([0xA0 + len(key)]) + key.encode() + b"\x80\xc0")
+def new_tasks(*keys: str) -> Encoded:
+    """Tasks under keys of the test's choice, as small as they can be."""
+    heads = [b"\xc0" + bytes([0xA0 + len(key)]) + key.encode() + b"\x80\xc0" for key in keys]
+    return Encoded(list(keys), heads, {})

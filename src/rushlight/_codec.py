@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final
 
 import msgspec.msgpack
@@ -28,6 +29,7 @@ __all__ = ["Codec", "Spilled", "register_type"]
 
 #: How much of bytes that cannot be read an error keeps.
 _SHOWN: Final = 64
+_ROWS: Final = frozenset({dict, type(None)})
 
 
 class Codec:
@@ -67,6 +69,21 @@ class Codec:
                     return data
                 del data  # it may be large, and each column is encoded again
         return self._encode_each(fields, where, spilled)
+
+    def encode_many(
+        self, columns: Sequence[Sequence[Mapping[str, Any] | None]], ahead: Sequence[Iterable[Any]] = ()
+    ) -> list[bytes] | None:
+        """Many rows of mappings (or None) at once: the elements of a row, joined, behind those of ``ahead``, which
+        are taken as they are. None where a value is not plain or may have to be spilled: then each mapping is to
+        be encoded for itself."""
+        if not all(map(_all_plain, columns)):
+            return None
+        try:
+            # Without the head of the array that the row is to the encoder.
+            rows = [row[1:] for row in map(encode, zip(*ahead, *columns, strict=False))]
+        except (OverflowError, UnicodeEncodeError):
+            return None
+        return None if max(map(len, rows), default=0) > self.spill_size else rows
 
     def _encode_each(self, fields: Mapping[str, Any], where: str, spilled: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []
@@ -237,6 +254,16 @@ _READERS: Final[Mapping[int, Callable[[_Reader, memoryview], Any]]] = {
     ext.SPILLED: _Reader._spilled,
     ext.PICKLE: _Reader._pickle,
 }
+
+
+def _all_plain(rows: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Whether all rows are None or dicts of names to values that msgpack holds as they are."""
+    kinds = set(map(type, rows))
+    if not kinds <= _ROWS:
+        return False
+    dicts: list[Any] = list(filter(None, rows))
+    names, values = chain.from_iterable(dicts), chain.from_iterable(map(dict.values, dicts))
+    return _all(str, map(type, names)) and PLAIN.issuperset(map(type, values))
 
 
 def _columns(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

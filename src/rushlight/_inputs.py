@@ -7,6 +7,7 @@ import math
 import os
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from ._records import TaskState
@@ -24,8 +25,9 @@ def task_batch(values: object, name: str) -> list[Mapping[str, Any]]:
         hint = f"; for one task write [{name[:-1]}]" if isinstance(values, Mapping) else ""
         raise ConfigError(f"{name} must be a list of dicts, one per task, got {_kind(values)}{hint}")
     batch = list(values)
-    for i, value in enumerate(batch):
-        one_task(value, f"{name}[{i}]")
+    if not (set(map(type, batch)) <= {dict} and set(map(type, chain.from_iterable(batch))) <= {str}):
+        for i, value in enumerate(batch):
+            one_task(value, f"{name}[{i}]")
     return batch
 
 
@@ -109,8 +111,13 @@ def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0)
     return None if math.isinf(value) and none else float(value)
 
 
-def time_limit(value: object, name: str) -> float | None:
-    """Seconds a task may run, more than none; None and infinity for no limit."""
+def time_limits(values: object, n: int, name: str) -> list[float | None]:
+    """Seconds each task may run, more than none; None and infinity for no limit. One for all, or a list."""
+    found = each(values, n, name, float)
+    return [None if value is None else _time_limit(value, name) for value in found]
+
+
+def _time_limit(value: float, name: str) -> float | None:
     limit = seconds(value, name, none=True)
     if limit is not None and not 0 < limit <= _LONGEST:
         raise ConfigError(
@@ -148,18 +155,18 @@ def each(values: object, n: int, name: str, kind: type) -> list[Any]:
     """One value (or None) for all tasks, or a list with one each."""
     kinds = (int, float) if kind is float else (kind,)
     if values is None or isinstance(values, kinds):
-        found = [values] * n
-    elif isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        return [_one_of(values, name, kinds)] * n
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ConfigError(f"{name} must be {kind.__name__} or a list of them, got {_kind(values)}")
-    else:
-        found = list(values)
-        same_length(found, n, name, "xss")
-    for i, value in enumerate(found):
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-            raise ConfigError(f"{name}[{i}] must be {kind.__name__} or None, got {_kind(value)}")
-        if kind is int and isinstance(value, int):
-            _exact(value, f"{name}[{i}]")
-    return found
+    found = list(values)
+    same_length(found, n, name, "xss")
+    return [_one_of(value, f"{name}[{i}]", kinds) for i, value in enumerate(found)]
+
+
+def _one_of(value: object, name: str, kinds: tuple[type, ...]) -> Any:
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise ConfigError(f"{name} must be {kinds[-1].__name__} or None, got {_kind(value)}")
+    return _exact(value, name) if kinds == (int,) and isinstance(value, int) else value
 
 
 def seeds(values: object, n: int) -> list[Any]:

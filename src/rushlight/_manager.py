@@ -137,7 +137,7 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         more = _inputs.matching(ys_extra, len(batch), "ys_extra", "xss")
         encoded = self._store.encode_tasks(batch, extras)
         payloads = self._store.encode_results(results, more, encoded.spilled)
-        if encoded.tasks:
+        if encoded.keys:
             self._store.record(encoded, "f", payloads)
         return encoded.keys
 
@@ -153,7 +153,7 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         extras = _inputs.matching(xs_extra, len(batch), "xs_extra", "xss")
         said = [self._store.encode_condition(c) for c in _inputs.conditions(conditions, len(batch), "xss")]
         encoded = self._store.encode_tasks(batch, extras)
-        if encoded.tasks:
+        if encoded.keys:
             self._store.record(encoded, "x", said)
         return encoded.keys
 

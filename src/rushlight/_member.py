@@ -21,7 +21,7 @@ from ._scripts import MemberArgs
 from ._store import Store
 from ._store_reads import packed_worker
 from ._store_roster import WorkerCard, WorkerEnd
-from ._store_tasks import Encoded, NewTask, in_groups, pack_text, unknown_keys
+from ._store_tasks import Encoded, in_calls, pack_text, unknown_keys
 from ._wire import command, refusal
 from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
 
@@ -128,9 +128,7 @@ class Member:
 
         def pack(member: MemberArgs) -> list[bytes]:
             calls = self.store.keep_spilled(member[0], batch.spilled)
-            for group in in_groups(batch.tasks, [()] * len(batch.tasks)):
-                calls.append(self.store.scripts.begin(member, self._first, *group))
-            return calls
+            return calls + [self.store.scripts.begin(member, self._first, *call) for call in in_calls(batch)]
 
         if self._behind is not None:
             self._send_ahead(pack, None)
@@ -158,13 +156,13 @@ class Member:
         except WorkerLost:
             return [False] * len(verdicts)
 
-    def step(self, verdict: Verdict, task: NewTask, spilled: dict[str, bytes]) -> bool:
-        """Settles one task and creates the next; True if this worker decided the first."""
+    def step(self, verdict: Verdict, batch: Encoded, spilled: dict[str, bytes]) -> bool:
+        """Settles one task and creates the one of the batch; True if this worker decided the first."""
         told = self._told_of(verdict)
 
         def pack(member: MemberArgs) -> list[bytes]:
-            call = self.store.scripts.step(member, told, self._first, task.key, task.head)
-            return [*self.store.keep_spilled(member[0], spilled), call]
+            call = self.store.scripts.step(member, told, self._first, batch.keys[0], batch.heads[0])
+            return [*self.store.keep_spilled(member[0], batch.spilled | spilled), call]
 
         return bool(self._write(pack)[2][0])
 

@@ -41,8 +41,8 @@ class _KeyMaker:
         self.reseed()
 
     def reseed(self) -> None:
-        prefix = random_token()
-        self.next = map(f"{prefix}-%x".__mod__, itertools.count(1)).__next__
+        self.keys = map(f"{random_token()}-%x".__mod__, itertools.count(1))
+        self.next = self.keys.__next__
 
 
 _maker = _KeyMaker()
@@ -53,3 +53,8 @@ os.register_at_fork(after_in_child=_maker.reseed)
 def new_key() -> str:
     """A task key no other process makes; safe in threads and after a fork."""
     return _maker.next()
+
+
+def new_keys(n: int) -> list[str]:
+    """As many task keys."""
+    return list(itertools.islice(_maker.keys, n))

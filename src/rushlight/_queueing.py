@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from . import _inputs
@@ -63,39 +62,41 @@ class Queueing(TaskReader):
         columns = {
             "p": _inputs.each(priority, n, "priority", int),
             "w": _inputs.each(workers, n, "workers", str),
-            "t": [_inputs.time_limit(t, "timeout") for t in _inputs.each(timeout, n, "timeout", float)],
+            "t": _inputs.time_limits(timeout, n, "timeout"),
             "r": _inputs.counts(max_retries, n, "max_retries"),
             "b": [backoff] * n,
             "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],
             "a": _inputs.prerequisites(after, n),
         }
         self._known(list(dict.fromkeys(key for keys in columns["a"] for key in keys or ())))
-        encoded = self._store.encode_tasks(batch, extras, [_options(columns, i) for i in range(n)])
+        used = {name: values for name, values in columns.items() if any(values)}
+        options = [_options(used, i) for i in range(n)] if used else None
+        encoded = self._store.encode_tasks(batch, extras, options)
         if limit is not None:
             self._push_as_room_is(encoded, limit, patience)
-        elif encoded.tasks:
+        elif encoded.keys:
             self._store.push(encoded, drain=bool(terminate_workers))
-        if terminate_workers and (limit is not None or not encoded.tasks):
-            self._store.push(Encoded([], {}), drain=True)
+        if terminate_workers and (limit is not None or not encoded.keys):
+            self._store.push(Encoded([], [], {}), drain=True)
         return encoded.keys
 
     def _push_as_room_is(self, encoded: Encoded, limit: int, patience: float | None) -> None:
         left = encoded
         deadline = None if patience is None else time.monotonic() + patience
-        while left.tasks:
+        while left.keys:
             standing = self._store.watch(_STEP + 2.0)
             taken = self._store.push_some(left, limit)
-            left = replace(left, tasks=left.tasks[taken:], spilled={})
-            if not left.tasks or taken:
+            left = left.beyond(taken)
+            if not left.keys or taken:
                 continue
             wait = _STEP if deadline is None else deadline - time.monotonic()
             if wait <= 0:
-                pushed = encoded.keys[: len(encoded.tasks) - len(left.tasks)]
+                pushed = encoded.keys[: len(encoded) - len(left)]
                 raise WaitTimeout(
                     f"the queue of network {self._store.network!r} stayed at max_queued={limit} tasks for "
-                    f"{patience:g} s: {len(pushed)} of {len(encoded.tasks)} task(s) are queued",
+                    f"{patience:g} s: {len(pushed)} of {len(encoded)} task(s) are queued",
                     timeout=patience,
-                    remaining=len(left.tasks),
+                    remaining=len(left),
                     keys=pushed,
                 )
             self._store.wait_event(standing.event, min(wait, _STEP))

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, repeat, takewhile
 from typing import Any
 
 import msgspec
 
-from ._names import new_key
+from ._names import new_key, new_keys
 from ._store_base import StoreBase
 from .errors import EncodeError, UnknownKey
 
-#: Bounds of one script call: other clients wait while it runs.
-_TASKS_PER_CALL = 500
+#: Bounds of one script call: other clients wait while it runs, a few milliseconds at most. Tasks with options
+#: take longer.
+_TASKS_PER_CALL, _PLAIN_PER_CALL = 500, 2500
 _BYTES_PER_CALL = 4 << 20
 _NIL = b"\xc0"
 
@@ -22,25 +24,24 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class NewTask:
-    """A task about to be created: its key and the head of its record, encoded."""
-
-    key: str
-    head: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch, encoded before anything is sent, and the large values to be stored beside it."""
+    """New tasks, encoded before anything is sent: keys, heads of records, and the large values to be stored
+    beside them."""
 
-    tasks: list[NewTask]
+    keys: list[str]
+    heads: list[bytes]
     spilled: dict[str, bytes]
     #: Those whose private queues the tasks are for.
     workers: tuple[str, ...] = ()
+    #: No task has any option.
+    plain: bool = True
 
-    @property
-    def keys(self) -> list[str]:
-        return [task.key for task in self.tasks]
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def beyond(self, n: int) -> Encoded:
+        """All but the first n, whose large values have been stored."""
+        return replace(self, keys=self.keys[n:], heads=self.heads[n:], spilled={})
 
 
 def pack_text(text: str) -> bytes:
@@ -58,39 +59,42 @@ class TaskVerbs(StoreBase):
         opts: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> Encoded:
         """Encodes new tasks; raises EncodeError naming the value's path and the task's place."""
+        keys = new_keys(len(xss)) if len(xss) > 1 else [new_key()] * len(xss)
         spilled: dict[str, bytes] = {}
-        tasks = []
-        for i, xs in enumerate(xss):
-            extra, options = xs_extra[i], opts[i] if opts else None
-            key = new_key()
-            try:
-                head = b"".join(
-                    (
-                        msgspec.msgpack.encode(options) if options else _NIL,
-                        pack_text(key),
-                        self.codec.encode_fields(xs, "xs", spilled),
-                        self.codec.encode_fields(extra, "xs_extra", spilled) if extra is not None else _NIL,
-                    )
-                )
-            except EncodeError as error:
-                raise placed(error, i, len(xss)) from error
-            tasks.append(NewTask(key, head))
+        heads = self.codec.encode_many((xss, xs_extra), (opts or repeat(None), keys))
+        if heads is None:
+            heads = []
+            for i, (key, xs, extra) in enumerate(zip(keys, xss, xs_extra, strict=True)):
+                options = opts[i] if opts else None
+                said = msgspec.msgpack.encode(options) if options else _NIL
+                try:
+                    heads.append(said + pack_text(key) + self._encode_pair(xs, "xs", extra, spilled))
+                except EncodeError as error:
+                    raise placed(error, i, len(xss)) from error
         workers = dict.fromkeys(options["w"] for options in opts or () if options and "w" in options)
-        return Encoded(tasks, spilled, tuple(workers))
+        return Encoded(keys, heads, spilled, tuple(workers), plain=not opts)
 
     def encode_results(
         self, yss: Sequence[Fields], ys_extra: Sequence[Fields | None], spilled: dict[str, bytes]
     ) -> list[bytes]:
         """Encodes results as the scripts append them to a record."""
-        payloads = []
-        for i, (ys, extra) in enumerate(zip(yss, ys_extra, strict=True)):
-            try:
-                payload = self.codec.encode_fields(ys, "ys", spilled)
-                payload += _NIL if extra is None else self.codec.encode_fields(extra, "ys_extra", spilled)
-            except EncodeError as error:
-                raise placed(error, i, len(yss)) from error
-            payloads.append(payload)
+        payloads = self.codec.encode_many((yss, ys_extra))
+        if payloads is None:
+            payloads = []
+            for i, (ys, extra) in enumerate(zip(yss, ys_extra, strict=True)):
+                try:
+                    payloads.append(self._encode_pair(ys, "ys", extra, spilled))
+                except EncodeError as error:
+                    raise placed(error, i, len(yss)) from error
         return payloads
+
+    def _encode_pair(
+        self, fields: Fields, where: str, extra: Fields | None, spilled: dict[str, bytes]
+    ) -> bytes:
+        first = self.codec.encode_fields(fields, where, spilled)
+        if extra is None:
+            return first + _NIL
+        return first + self.codec.encode_fields(extra, f"{where}_extra", spilled)
 
     def encode_condition(self, condition: Mapping[str, Any]) -> bytes:
         """A failure's condition; it may hold any value."""
@@ -105,9 +109,9 @@ class TaskVerbs(StoreBase):
         prerequisites the network does not have; of a batch of several calls some may be queued then."""
 
         def pack(epoch: str) -> list[bytes]:
-            groups = list(in_groups(batch.tasks, [()] * len(batch.tasks))) or [[]]
-            ahead = [self.scripts.push(epoch, batch.workers, False, "", *group) for group in groups[:-1]]
-            last = self.scripts.push(epoch, batch.workers, drain, "", *groups[-1])
+            calls = list(in_calls(batch)) or [()]
+            ahead = [self.scripts.push(epoch, batch.workers, False, "", *call) for call in calls[:-1]]
+            last = self.scripts.push(epoch, batch.workers, drain, "", *calls[-1])
             return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
 
         self._taken(self.write(pack))
@@ -115,12 +119,12 @@ class TaskVerbs(StoreBase):
     def push_some(self, batch: Encoded, most: int) -> int:
         """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it
         took."""
-        group = next(iter(in_groups(batch.tasks, [()] * len(batch.tasks))), [])
+        call = next(in_calls(batch), ())
 
         def pack(epoch: str) -> list[bytes]:
             return [
                 *self.keep_spilled(epoch, batch.spilled),
-                self.scripts.push(epoch, batch.workers, False, most, *group),
+                self.scripts.push(epoch, batch.workers, False, most, *call),
             ]
 
         return self._taken(self.write(pack))
@@ -139,11 +143,10 @@ class TaskVerbs(StoreBase):
 
     def record(self, batch: Encoded, kind: str, payloads: Sequence[bytes]) -> None:
         """Creates tasks that are finished (``kind`` f) or failed (x) already."""
-        tails = [(kind, payload) for payload in payloads]
 
         def pack(epoch: str) -> list[bytes]:
             calls = self.keep_spilled(epoch, batch.spilled)
-            return calls + [self.scripts.record(epoch, *group) for group in in_groups(batch.tasks, tails)]
+            return calls + [self.scripts.record(epoch, kind, *call) for call in in_calls(batch, payloads)]
 
         self.write(pack)
 
@@ -162,19 +165,21 @@ def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:
     return UnknownKey(f"network {network!r} has no task {named}", keys=list(keys))
 
 
-def in_groups(tasks: Sequence[NewTask], tails: Sequence[tuple[Any, ...]]) -> Iterable[list[Any]]:
-    """Arguments (key, head, tail...) of script calls, each call bounded in tasks and bytes."""
-    group: list[Any] = []
-    count = size = 0
-    for task, tail in zip(tasks, tails, strict=True):
-        group += (task.key, task.head, *tail)
-        count += 1
-        size += len(task.head) + sum(len(part) for part in tail)
-        if count >= _TASKS_PER_CALL or size >= _BYTES_PER_CALL:
-            yield group
-            group, count, size = [], 0, 0
-    if group:
-        yield group
+def in_calls(batch: Encoded, payloads: Sequence[bytes] = ()) -> Iterator[tuple[str | bytes, ...]]:
+    """The batch as arguments of script calls, each bounded in tasks and bytes: the keys, then the heads, then
+    the payloads."""
+    most = _PLAIN_PER_CALL if batch.plain else _TASKS_PER_CALL
+    sizes = [len(head) for head in batch.heads]
+    if payloads:
+        sizes = [size + len(payload) for size, payload in zip(sizes, payloads, strict=True)]
+    start = 0
+    while start < len(sizes):
+        stop = min(start + most, len(sizes))
+        if sum(sizes[start:stop]) > _BYTES_PER_CALL:
+            totals = accumulate(sizes[start:stop])
+            stop = start + max(1, sum(1 for _ in takewhile(_BYTES_PER_CALL.__ge__, totals)))
+        yield (*batch.keys[start:stop], *batch.heads[start:stop], *payloads[start:stop])
+        start = stop
 
 
 def placed(error: EncodeError, i: int, n: int) -> EncodeError:

@@ -137,7 +137,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         of them all or none.
         Raises WorkerLost where this worker may not write any more."""
         batch = self._encode(xss, xs_extra)
-        if batch.tasks:
+        if batch.keys:
             self._member.begin(batch)
             self._hold(batch)
         return batch.keys
@@ -267,7 +267,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         verdict, spilled = self._finishing(key, ys, None)
         batch = self._encode([_inputs.one_task(push, "push")], None)
         try:
-            decided = self._member.step(verdict, batch.tasks[0], spilled | batch.spilled)
+            decided = self._member.step(verdict, batch, spilled)
         except UnknownKey:
             # A task of ours that is gone was reset, which is no mistake of the loop's.
             if key not in self._held:

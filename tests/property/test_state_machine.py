@@ -461,7 +461,7 @@ class Network(Machine):
         hand = self.draw_hand(data)
         verdict = self.draw_verdict(data, hand)
         batch = self.ground.encode()
-        call = lambda: hand.member.step(verdict, batch.tasks[0], {})  # noqa: E731
+        call = lambda: hand.member.step(verdict, batch, {})  # noqa: E731
         done, _, _ = self.call(hand.member, fault, call)
         if done:
             self.settle(hand, verdict)

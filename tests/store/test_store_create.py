@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ground import Ground, Tape, lose_reply, new_task
+from ground import Ground, Tape, lose_reply, new_tasks
 from harness import Background, keys_of
-from rushlight._store_tasks import Encoded
 from rushlight.errors import WorkerLost
 
 
@@ -95,7 +94,7 @@ def test_final_tasks_are_created_once(ground: Ground, kind: str) -> None:
 
 def test_a_key_is_created_once_in_any_state(ground: Ground) -> None:
     """Whoever comes second with a key, in whatever way, finds the task and leaves it alone."""
-    batch = Encoded([new_task("twice")], {})
+    batch = new_tasks("twice")
     worker = ground.member()
     ground.store.push(batch)
     worker.begin(batch)
@@ -110,7 +109,7 @@ def test_a_key_is_created_once_in_any_state(ground: Ground) -> None:
 
 def test_a_key_twice_in_one_batch_is_one_task(ground: Ground) -> None:
     """Also within a batch a key names one task."""
-    ground.store.push(Encoded([new_task("same"), new_task("same")], {}))
+    ground.store.push(new_tasks("same", "same"))
     assert {"same": "queued"} == ground.states()
     assert ["same"] == ground.account().order
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import pytest
@@ -37,6 +37,11 @@ class Meter:
     def calls(self, *names: str) -> int:
         """How many of these commands the server carried out."""
         return sum(self._stats.calls.get(name, 0) for name in names)
+
+    @property
+    def commands(self) -> dict[str, int]:
+        """All commands the server carried out, also inside of scripts."""
+        return self._stats.calls
 
     @property
     def sent(self) -> int:
@@ -133,9 +138,29 @@ def test_asking_whether_to_leave_costs_nothing(ground: Ground, worker: RushWorke
     assert 1 >= m.trips
 
 
+def test_many_tasks_are_created_with_the_commands_of_one(
+    ground: Ground, rush: Rush, worker: RushWorker
+) -> None:
+    """A thousand plain tasks take the server no more commands than two, in whatever state they begin."""
+    ways: list[Callable[[int], object]] = [
+        lambda n: rush.push_tasks([{"x": 1}] * n),
+        lambda n: rush.push_finished_tasks([{"x": 1}] * n, [{"y": 1}] * n),
+        lambda n: rush.push_failed_tasks([{"x": 1}] * n),
+        lambda n: worker.push_running_tasks([{"x": 1}] * n),
+    ]
+    rush.push_tasks([{"x": 0}])  # the bell has rung
+    for create in ways:
+        found = []
+        for n in (2, 1000):
+            with Meter(ground, rush) as m:
+                create(n)
+            found.append(m.commands)
+        assert found[0] == found[1]
+
+
 def test_queueing_costs_one_trip(ground: Ground, rush: Rush) -> None:
     """One, also where the server carries out several scripts for it."""
-    for n, scripts in ((1, 1), (400, 1), (1200, 3)):
+    for n, scripts in ((1, 1), (2500, 1), (6000, 3)):
         with Meter(ground, rush) as m:
             rush.push_tasks([{"x": 1}] * n)
         assert (1, scripts) == (m.trips, m.sent)

@@ -13,7 +13,7 @@ def test_a_step_settles_and_creates(ground: Ground) -> None:
     worker = ground.member()
     (first,) = ground.begin(worker)
     batch = ground.encode()
-    assert worker.step(ground.finishing(first, y=1), batch.tasks[0], {})
+    assert worker.step(ground.finishing(first, y=1), batch, {})
     assert {first: "finished", batch.keys[0]: "running"} == ground.states()
 
 
@@ -23,7 +23,7 @@ def test_a_step_said_again_changes_nothing(ground: Ground) -> None:
     tape = Tape(worker)
     (first,) = ground.begin(worker)
     batch = ground.encode()
-    assert worker.step(ground.finishing(first), batch.tasks[0], {})
+    assert worker.step(ground.finishing(first), batch, {})
     assert [[1], 0] == tape.play()[-1][2:]
     assert ground.finish(worker, batch.keys[0])
     before = ground.account()
@@ -37,7 +37,7 @@ def test_a_step_whose_reply_is_lost_happens_once(ground: Ground) -> None:
     (first,) = ground.begin(worker)
     batch = ground.encode()
     lose_reply(worker)
-    assert worker.step(ground.finishing(first), batch.tasks[0], {})
+    assert worker.step(ground.finishing(first), batch, {})
     assert {first: "finished", batch.keys[0]: "running"} == ground.states()
 
 
@@ -47,7 +47,7 @@ def test_a_step_that_comes_too_late_still_creates(ground: Ground) -> None:
     (first,) = ground.begin(worker)
     ground.fail(worker, first)
     batch = ground.encode()
-    assert not worker.step(ground.finishing(first), batch.tasks[0], {})
+    assert not worker.step(ground.finishing(first), batch, {})
     assert {first: "failed", batch.keys[0]: "running"} == ground.states()
 
 
@@ -55,7 +55,7 @@ def test_a_step_with_an_unknown_key_creates_nothing(ground: Ground) -> None:
     """Refused whole."""
     worker = ground.member()
     with pytest.raises(UnknownKey, match="nonsense"):
-        worker.step(ground.finishing("nonsense"), ground.encode().tasks[0], {})
+        worker.step(ground.finishing("nonsense"), ground.encode(), {})
     assert {} == ground.states()
 
 
@@ -75,7 +75,7 @@ def test_a_step_of_a_worker_that_is_gone_does_nothing(ground: Ground, end: str) 
     assert before == ({} if end == "reset" else {key: "failed"})
     for _ in range(2):
         with pytest.raises(WorkerLost):
-            worker.step(ground.finishing(key), ground.encode().tasks[0], {})
+            worker.step(ground.finishing(key), ground.encode(), {})
     with pytest.raises(WorkerLost):
         worker.settle_and_claim(ground.finishing(key), {})
     assert before == ground.states()

@@ -1,10 +1,10 @@
--- include: gate line settle
+-- include: gate line settle create
 -- Queues tasks where their options say: for all (by priority), for one worker, or until others have
 -- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
 -- KEYS: control index running finished failed failures tallies events, then the line, then the bells of workers
 --   that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
---   number), then per task: key, head.
+--   number), then the keys, then as many heads.
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line')
 local refused = wrong_epoch(c[1], ARGV[1])
@@ -13,49 +13,58 @@ local keys = settling_keys()
 -- A bell's name ends with its worker's.
 keys.own_bells = {}
 for i = 20, #KEYS do keys.own_bells[string.sub(KEYS[i], #keys.bell + 2)] = KEYS[i] end
-local now, unknown = clock(), {}
+local now = clock()
 local stamp = cmsgpack.pack(now)
+local number, n = numbering(stamp), (#ARGV - 3) / 2
 
-local function options(head)
-  if string.byte(head, 1) == 192 then return nil end
-  local _, opts = cmsgpack.unpack_one(head, 0)
-  return opts
-end
-
-for i = 4, #ARGV, 2 do
-  local opts = options(ARGV[i + 1])
-  for _, other in ipairs(opts and opts.a or {}) do
-    if redis.call('HEXISTS', keys.index, other) == 0 then unknown[#unknown + 1] = other end
+-- The options of tasks that have any, by the places of their keys.
+local args, byte, options, unknown = ARGV, string.byte, {}, {}
+for i = 4, n + 3 do
+  if byte(args[i + n], 1) ~= 192 then
+    local _, opts = cmsgpack.unpack_one(args[i + n], 0)
+    options[i] = opts
+    for _, other in ipairs(opts.a or {}) do
+      if redis.call('HEXISTS', keys.index, other) == 0 then unknown[#unknown + 1] = other end
+    end
   end
 end
 if #unknown > 0 then return {'UNKNOWN', unknown} end
+if next(options) and not c[3] then redis.call('HSET', keys.control, 'line', '1') end
 
-local room = ARGV[3] ~= '' and tonumber(ARGV[3]) - redis.call('HLEN', keys.queued) or math.huge
-local taken, plain, records, special = 0, {}, {}, {}
-for i = 4, #ARGV, 2 do
-  local key, head = ARGV[i], ARGV[i + 1]
-  if redis.call('HEXISTS', keys.index, key) == 0 then
-    if room <= 0 then break end
-    room = room - 1
-    redis.call('HSET', keys.index, key, '')
-    local value = '\1' .. head .. stamp .. cmsgpack.pack(redis.call('HLEN', keys.index))
-    records[#records + 1] = key
-    records[#records + 1] = value
-    local opts = options(head)
+local special = {}
+-- Creates the tasks whose keys stand in these places of ARGV.
+local function create(places)
+  local seq, marks, records, plain = redis.call('HLEN', keys.index), {}, {}, {}
+  local lined = 0
+  for j, i in ipairs(places) do
+    local key, at = args[i], 2 * j
+    local lead, low = number(seq + j)
+    marks[at - 1], marks[at] = key, ''
+    records[at - 1], records[at] = key, '\1' .. args[i + n] .. lead .. low
+    local opts = options[i]
     if opts and (opts.a or opts.w or (opts.p and opts.p ~= 0)) then
-      special[#special + 1] = {key, value, opts}
+      special[#special + 1] = {key, records[at], opts}
     else
-      plain[#plain + 1] = key
+      lined = lined + 1
+      plain[lined] = key
     end
-    if opts and not c[3] then c[3] = redis.call('HSET', keys.control, 'line', '1') end
   end
-  taken = taken + 1
+  redis.call('HSET', keys.index, unpack(marks))
+  redis.call('HSET', keys.queued, unpack(records))
+  if lined > 0 then redis.call('RPUSH', keys.queue, unpack(plain)) end
+  return lined
 end
-if #records > 0 then redis.call('HSET', keys.queued, unpack(records)) end
-if #plain > 0 then
-  redis.call('RPUSH', keys.queue, unpack(plain))
-  ring(keys.bell)
+
+local room = ARGV[3] ~= '' and math.max(0, tonumber(ARGV[3]) - redis.call('HLEN', keys.queued)) or math.huge
+local taken, created, lined = 0, 0, 0
+for first = 4, n + 3, AT_ONCE do
+  local last = math.min(first + AT_ONCE - 1, n + 3)
+  local places, seen = newcomers(keys.index, first, last, room - created)
+  if #places > 0 then lined = lined + create(places) end
+  created, taken = created + #places, seen - 3
+  if seen < last then break end
 end
+if lined > 0 then ring(keys.bell) end
 for _, task in ipairs(special) do
   local own = task[3].w
   if not held_back(keys, task[1], task[2], task[3], stamp) then
@@ -70,5 +79,5 @@ if ARGV[2] == '1' then
   redis.call('HSET', keys.control, 'drain', '1')
   ring(keys.bell)
 end
-if #records > 0 then announce(keys.events, c[2], now) end
+if created > 0 then announce(keys.events, c[2], now) end
 return {'ok', taken}

@@ -1,26 +1,41 @@
--- include: gate line settle
+-- include: gate line settle create
 -- Creates tasks in a final state: results known before (warm start, import).
 -- KEYS: control index finished failed failures events.
--- ARGV: epoch, then per task: key, head, 'f' or 'x', payload (ys and ys_extra, or the condition).
+-- ARGV: epoch, 'f' or 'x', then the keys, as many heads, and as many payloads (ys and ys_extra, or the condition).
 -- Reply: {'ok', number created}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local now, created = clock(), 0
+local now, n, created = clock(), (#ARGV - 2) / 3, 0
 local stamp = cmsgpack.pack(now)
-for i = 2, #ARGV, 4 do
-  local key, kind = ARGV[i], ARGV[i + 2]
-  if redis.call('HSETNX', KEYS[2], key, '') == 1 then
-    created = created + 1
-    local value = '\192\1' .. ARGV[i + 1] .. stamp .. cmsgpack.pack(redis.call('HLEN', KEYS[2]))
-      .. '\207\0\0\0\0\0\0\0\0'
-    if kind == 'f' then
-      local length = redis.call('RPUSH', KEYS[3], '\156' .. value .. stamp .. ARGV[i + 3])
-      redis.call('HSET', KEYS[2], key, string.format('%d', length - 1))
+local number = numbering(stamp)
+for first = 3, n + 2, AT_ONCE do
+  local places = newcomers(KEYS[2], first, math.min(first + AT_ONCE - 1, n + 2))
+  local seq, marks, keys, records, failed = redis.call('HLEN', KEYS[2]), {}, {}, {}, {}
+  local finished = ARGV[2] == 'f' and redis.call('LLEN', KEYS[3])
+  for j, i in ipairs(places) do
+    local key, payload = ARGV[i], ARGV[i + 2 * n]
+    local lead, low = number(seq + j)
+    local value = '\192\1' .. ARGV[i + n] .. lead .. low .. NONE
+    keys[j], marks[2 * j - 1] = key, key
+    if finished then
+      marks[2 * j] = string.format('%d', finished + j - 1)
+      records[j] = '\156' .. value .. stamp .. payload
     else
-      store_failed({failed = KEYS[4], failures = KEYS[5]}, key, value, ARGV[i + 3], stamp)
+      marks[2 * j] = ''
+      failed[2 * j - 1], failed[2 * j] = key, failed_record(value, payload, stamp)
     end
   end
+  if #places > 0 then
+    redis.call('HSET', KEYS[2], unpack(marks))
+    if finished then
+      redis.call('RPUSH', KEYS[3], unpack(records))
+    else
+      redis.call('HSET', KEYS[4], unpack(failed))
+      redis.call('RPUSH', KEYS[5], unpack(keys))
+    end
+  end
+  created = created + #places
 end
 announce(KEYS[6], c[2], now)
 return {'ok', created}

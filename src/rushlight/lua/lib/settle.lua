@@ -1,10 +1,14 @@
 -- Decides running tasks, first writer wins. `who` (packed worker id and attempt) opens every running
 -- record, so that a prefix comparison is the whole fence. Needs gate, line.
 
--- The record goes to the failed state behind its time and condition. The condition's size stands before
--- it: it may hold anything the client can encode, and cmsgpack knows neither bin nor ext.
+-- A failed record: the running one behind the time and the condition. The condition's size stands before it: it
+-- may hold anything the client can encode, and cmsgpack knows neither bin nor ext.
+local function failed_record(value, condition, stamp)
+  return stamp .. cmsgpack.pack(#condition) .. condition .. value
+end
+
 local function store_failed(keys, key, value, condition, stamp)
-  redis.call('HSET', keys.failed, key, stamp .. cmsgpack.pack(#condition) .. condition .. value)
+  redis.call('HSET', keys.failed, key, failed_record(value, condition, stamp))
   redis.call('RPUSH', keys.failures, key)
 end
 
