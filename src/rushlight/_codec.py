@@ -73,9 +73,9 @@ class Codec:
     def encode_many(
         self, columns: Sequence[Sequence[Mapping[str, Any] | None]], ahead: Sequence[Iterable[Any]] = ()
     ) -> list[bytes] | None:
-        """Many rows of mappings (or None) at once: the elements of a row, joined, behind those of ``ahead``, which
-        are taken as they are. None where a value is not plain or may have to be spilled: then each mapping is to
-        be encoded for itself."""
+        """Many rows of mappings (or None) at once: the elements of a row, joined, behind those of
+        ``ahead``, which are taken as they are. None where a value is not plain or may have to be
+        spilled: then each mapping is to be encoded for itself."""
         if not all(map(_all_plain, columns)):
             return None
         try:

@@ -133,7 +133,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     def push_running_tasks(
         self, xss: Iterable[Fields], *, xs_extra: Fields | Iterable[Fields | None] | None = None
     ) -> list[str]:
-        """Creates tasks already running on this worker; returns their keys. One round trip; up to 500
+        """Creates tasks already running on this worker; returns their keys. One round trip; up to 2500
         of them all or none.
         Raises WorkerLost where this worker may not write any more."""
         batch = self._encode(xss, xs_extra)
