@@ -168,6 +168,11 @@ class Stats:
         self.calls = {name: n for name, n in found.items() if n}
 
 
+def blocked(ground: Ground) -> int:
+    """Clients the server keeps waiting."""
+    return int(ground.raw.info("clients")["blocked_clients"])
+
+
 def lose_reply(owner: Any) -> None:
     """The next call of a store or member is carried out, but its reply never arrives."""
     link = getattr(owner, "store", owner).link

@@ -25,13 +25,13 @@ _LINE = (
 _LOSING = ("control", "running", "failed", "failures", "tallies", "workers", "events", *_LINE)
 _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
-    "failures", "tallies", "blobs", "events", "waiting", "dependents", "lapses", "deadlines", "budgets",
+    "failures", "tallies", "blobs", "waiting", "dependents", "lapses", "deadlines", "budgets",
     "boards", "standings",
 )  # fmt: skip
-_RESET_FIRST = ("control", "files", "workers")
+_RESET_FIRST = ("control", "files", "workers", "events")
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
 KEYS: dict[str, tuple[str, ...]] = {
-    "open": ("control",),
+    "open": ("control", "events"),
     "begin": ("control", "index", "running", "queued"),
     "push": ("control", *_SETTLING, *_LINE),
     "record": ("control", "index", "finished", "failed", "failures", "events"),
@@ -67,7 +67,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "board_add": ("control", "queued", "boards", "standings"),
     "board": ("boards", "standings"),
     "reset:all": (*_RESET_FIRST, *(key for key in CATALOGUE if key not in _RESET_FIRST)),
-    "reset:tasks": ("control", "files", *_TASK_DATA),
+    "reset:tasks": ("control", "files", "events", *_TASK_DATA),
 }  # fmt: skip
 #: Epoch, worker id, token, and whether the network's line has more in use than the plain queue.
 MemberArgs = tuple[str, str, str, bool]
@@ -179,8 +179,8 @@ class RosterScripts(Packer):
 class Scripts(SharingScripts, RosterScripts):
     """The scripts of one network: each method packs one call."""
 
-    def open(self, epoch: str, version: int) -> bytes:
-        return self._pack("open", (epoch, version))
+    def open(self, epoch: str, version: int, *, confirm: bool = False) -> bytes:
+        return self._pack("open", (epoch, version, int(confirm)))
 
     def begin(self, member: MemberArgs, who: bytes, *tasks: Argument) -> bytes:
         return self._pack("begin", (*member[:3], who, *tasks))

@@ -114,14 +114,26 @@ class StoreBase:
             if not refusals:
                 last: list[Any] = replies[-1]
                 return last
-            self.epoch = refusals[0][1].decode()
-        raise StoreError(f"network {self.network!r} is being reset over and over", network=self.network)
+            self.epoch = ""
+        raise self._restless()
 
-    def _open(self) -> str:
-        epoch, version = self.link.call(self.scripts.open(random_token(), FORMAT))
-        self.accept_format(int(version))
-        self.epoch = epoch.decode()
-        return self.epoch
+    def _open(self, *, create: bool = True) -> str:
+        """The network's epoch; '' where it has none and none is to be made. One that was only proposed so far
+        is confirmed, before anything is written under it."""
+        for _ in range(5):
+            proposed = random_token() if create else ""
+            epoch, version, unsure = self.link.call(self.scripts.open(proposed, FORMAT))
+            if unsure:
+                epoch, version, _ = self.link.call(self.scripts.open(epoch, FORMAT, confirm=True))
+            if epoch:
+                self.accept_format(int(version))
+            if epoch or not create:
+                self.epoch = epoch.decode()
+                return self.epoch
+        raise self._restless()
+
+    def _restless(self) -> StoreError:
+        return StoreError(f"network {self.network!r} is being reset over and over", network=self.network)
 
     def accept_format(self, version: int) -> None:
         """Raises StoreVersion for a network written in a format this release does not know."""

@@ -135,9 +135,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
 
     def _adopt(self) -> bool:
         """Takes the epoch the network has; False if it has none, and then nothing is to be done."""
-        found = self.link.call(command("HGET", self.keys["control"], "epoch"))
-        self.epoch = found.decode() if found else ""
-        return bool(found)
+        return bool(self._open(create=False))
 
     def bury(self, ends: Sequence[WorkerEnd]) -> list[str]:
         """Ends workers whose process ended or that leave; returns those that had not ended before."""
@@ -278,11 +276,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             found = self.link.call(command("HGET", self.keys["control"], "loop"))
             if found or left <= 0:
                 return found.decode() if found else ""
-            if standing.epoch:
-                self.wait_event(standing.event, min(left, 5.0))
-            else:
-                # Nothing keeps a watch on a network that does not exist yet; its first write will tell.
-                self.wait_event("0-0", min(left, 0.5))
+            self.wait_event(standing.event, min(left, 5.0))
 
     def spec(self, digest: str) -> bytes:
         """Start arguments by digest; DataMissing if the network does not have them."""
@@ -309,7 +303,9 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         nothing."""
         if not self._adopt():
             return []
-        reply = self.link.call(self.scripts.reset_all(self.epoch, tuple(worker_ids)))
+        # The events go once those who wait for them have been woken.
+        reset = self.scripts.reset_all(self.epoch, tuple(worker_ids))
+        reply, _ = self.link.call_many(reset + command("UNLINK", self.keys["events"]), 2)
         if reply[0] == b"WORKERS":
             return [wid.decode() for wid in reply[1]]
         # EPOCH: it was reset during this call: by somebody, or by this call, sent twice.

@@ -258,7 +258,6 @@ def test_every_reader_notices_a_reset(rush: Rush, network: str, worker: RushWork
             assert [2, 3] == reader.fetch_finished_tasks()["y"].to_list()
 
 
-@pytest.mark.slow
 def test_a_wait_learns_of_a_reset(rush: Rush, network: str) -> None:
     """Tasks that are waited for and reset by somebody else: an error, not a wait for ever."""
     keys = rush.push_tasks([{"x": 1}])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ground import Ground, Tape
+from ground import Ground, Tape, blocked
 from harness import Background, wait_until
 from rushlight import Rush, RushWorker, _member, _queueing
 from rushlight._member import Member
@@ -65,11 +65,6 @@ def waiting(ground: Ground, *members: Member, n: int = 1) -> list[Background]:
     calls = [Background(ground.claim, member, n, 3600.0) for member in members]
     wait_until(lambda: blocked(ground) == before + len(members))
     return calls
-
-
-def blocked(ground: Ground) -> int:
-    """Clients the server keeps waiting."""
-    return int(ground.raw.info("clients")["blocked_clients"])
 
 
 def end(ground: Ground, member: Member, how: str) -> None:

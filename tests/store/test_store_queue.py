@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ground import Ground, Stats, Tape, lose_reply
+from ground import Ground, Stats, Tape, blocked, lose_reply
 from harness import Background, keys_of, wait_until
+from rushlight import Rush, _reader
 from rushlight._records import Counts, TaskState
-from rushlight.errors import UnknownKey
+from rushlight.errors import DataMissing, UnknownKey
 
 GONE = {"message": "Removed from queue"}
 
@@ -111,6 +112,66 @@ def test_a_late_reset_deletes_nothing_new(ground: Ground) -> None:
     keys = ground.push()
     tape.play(at + 1)
     assert dict.fromkeys(keys, "queued") == ground.states()
+
+
+@pytest.mark.parametrize("workers", [True, False])
+def test_a_reset_wakes_who_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch, workers: bool) -> None:
+    """A wait for tasks that are gone ends with the reset, and one for new tasks goes on in the network that
+    begins after it; neither looks by itself."""
+    monkeypatch.setattr(_reader, "_BLOCK", 600.0)
+    with Rush(ground.network, ground.url) as rush, Rush(ground.network, ground.url) as other:
+        keys = rush.push_tasks([{"x": 1}])
+        gone, new = Background(rush.wait_for_tasks, keys, 600.0), Background(other.fetch_new_tasks, 600.0)
+        wait_until(lambda: blocked(ground) == 2)
+        ground.store.reset_all([]) if workers else ground.store.reset_tasks()
+        with pytest.raises(DataMissing, match="reset"):
+            gone.result()
+        assert ([] == keys_of(ground.raw, ground.network)) == workers
+        wait_until(lambda: blocked(ground) == 1)
+        with Rush(ground.network, ground.url) as third:
+            third.push_finished_tasks([{"x": 2}], [{"y": 2}])
+        assert [2] == new.result()["y"].to_list()
+
+
+def test_the_beginning_of_a_network_wakes_who_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits on a name that holds nothing hears of its first worker and of its first task."""
+    monkeypatch.setattr(_reader, "_BLOCK", 600.0)
+    with Rush(ground.network, ground.url) as rush:
+        new = Background(rush.fetch_new_tasks, 600.0)
+        wait_until(lambda: blocked(ground) == 1)
+        worker = ground.member()
+        ground.finish(worker, *ground.begin(worker), y=3)
+        assert [3] == new.result()["y"].to_list()
+
+
+def test_a_late_beginning_leaves_nothing(ground: Ground) -> None:
+    """The first packet of a network arrives again after a reset: what it makes expires, as nobody asked for
+    it."""
+    tape = Tape(ground.store)
+    ground.push()
+    ground.store.reset_all([])
+    tape.play(0)
+    assert [ground.key("control").encode()] == keys_of(ground.raw, ground.network)
+    assert 0 < ground.raw.pttl(ground.key("control")) <= 60_000
+
+
+@pytest.mark.parametrize("how", ["push", "register", "refused", "reap"])
+def test_who_writes_keeps_a_network_that_others_began(ground: Ground, how: str) -> None:
+    """Somebody began it and was never heard of again: the first who writes has it for good."""
+    other = ground.another()
+    if how == "refused":
+        other.push(ground.encode())
+        ground.store.reset_all([])
+    ground.store.link.call(ground.store.scripts.open("begun", 1))
+    assert 0 < ground.raw.pttl(ground.key("control"))
+    if how == "register":
+        ground.member()
+    elif how == "reap":
+        other.reap()
+    if how != "register":
+        other.push(ground.encode())
+    assert -1 == ground.raw.pttl(ground.key("control"))
+    assert b"begun" == ground.raw.hget(ground.key("control"), "epoch")
 
 
 def test_a_reset_of_tasks_whose_reply_is_lost_happens_once(ground: Ground) -> None:
@@ -287,6 +348,7 @@ def test_a_change_between_look_and_wait_is_not_missed(ground: Ground) -> None:
 def test_nobody_pays_where_nobody_watches(ground: Ground) -> None:
     """Without a watcher, and after its time, changes write no events."""
     worker = ground.member()
+    events = ground.raw.xrange(ground.key("events"))
     keys = ground.begin(worker, 2)
     ground.finish(worker, keys[0])
     ground.store.watch(0.001)
@@ -294,7 +356,7 @@ def test_nobody_pays_where_nobody_watches(ground: Ground) -> None:
     with Stats(ground.raw) as stats:
         ground.finish(worker, keys[1])
     assert "xadd" not in stats.calls
-    assert 0 == ground.raw.exists(ground.key("events"))
+    assert events == ground.raw.xrange(ground.key("events"))
 
 
 def test_the_longest_watch_counts(ground: Ground) -> None:

@@ -21,8 +21,10 @@ for i = 5, #ARGV, 4 do
 end
 if #taken > 0 then return {'TAKEN', taken} end
 if #gone > 0 then return {'GONE', gone} end
-redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
+local first = redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2]) == 1
 redis.call('HSETNX', KEYS[1], 'format', ARGV[3])
+-- Somebody may have opened the network and not confirmed it yet.
+if redis.call('PERSIST', KEYS[1]) == 1 or first then begun(KEYS[5]) end
 local due = string.format('%.0f', now + tonumber(ARGV[4]))
 for i = 5, #ARGV, 4 do
   local id, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]

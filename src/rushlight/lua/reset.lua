@@ -1,8 +1,10 @@
 -- include: gate
 -- Deletes a network, or only its tasks. Workers of a network that goes are named, so that their bells go
 -- with it; one that came meanwhile is told to the caller, which stops it and calls again.
--- KEYS (whole network): control files workers, then every other key, then the bell of each worker.
--- KEYS (tasks only): control files, then the keys of task data.
+-- Whoever waits for events is woken and finds nothing; the stream itself is left to the caller, to be deleted
+-- after that: a client that waits for a key hears of what was added to it, not of its end.
+-- KEYS (whole network): control files workers events, then every other key, then the bell of each worker.
+-- KEYS (tasks only): control files events, then the keys of task data.
 -- ARGV: epoch, 'all' or 'tasks', new epoch, then the workers' ids.
 -- Reply: {'ok', keys deleted, references to files nobody needs any more}, or {'WORKERS', ids not named}, or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
@@ -29,7 +31,8 @@ if ARGV[2] == 'tasks' then
       redis.call('HDEL', KEYS[2], entries[i])
     end
   end
-  return {'ok', unlink(3), files}
+  begun(KEYS[3])
+  return {'ok', unlink(4), files}
 end
 local named, unknown = {}, {}
 for i = 4, #ARGV do named[ARGV[i]] = true end
@@ -38,4 +41,6 @@ for _, wid in ipairs(redis.call('HKEYS', KEYS[3])) do
 end
 if #unknown > 0 then return {'WORKERS', unknown} end
 local files = redis.call('HVALS', KEYS[2])
-return {'ok', unlink(1), files}
+begun(KEYS[4])
+redis.call('PEXPIRE', KEYS[4], 1000)
+return {'ok', redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3]) + unlink(5), files}

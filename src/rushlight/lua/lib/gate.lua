@@ -60,6 +60,11 @@ local function announce(events, watch, now)
   if watch and tonumber(watch) > now then redis.call('XADD', events, 'MAXLEN', 1, '*', 'e', '') end
 end
 
+-- A network begins, goes, or has lost its tasks: whoever waits on this name is to look again.
+local function begun(events)
+  redis.call('XADD', events, 'MAXLEN', 1, '*', 'e', '')
+end
+
 -- At most one token: a waiter that takes it rings again if it leaves tasks behind.
 local function ring(bell)
   if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
