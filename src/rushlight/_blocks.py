@@ -33,6 +33,7 @@ from ._columns import (
     to_series,
 )
 from ._records import Row, TaskState
+from .errors import escaped
 
 if TYPE_CHECKING:
     import polars as pl
@@ -234,7 +235,7 @@ def stated_block(rows: Sequence[StatedRow]) -> Block:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or type(value) is str else str(value)
+    return None if value is None else escaped(value if type(value) is str else str(value))
 
 
 def _spread(dicts: Sequence[dict[str, Any] | None]) -> tuple[Any, dict[str, list[Any]]]:

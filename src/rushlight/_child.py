@@ -31,7 +31,7 @@ from ._store import Store
 from ._store_roster import WorkerCard
 from ._verdict import Kind, Report
 from ._worker import RushWorker
-from .errors import RushlightError, WorkerLost
+from .errors import RushlightError, WorkerLost, escaped
 
 _TEXT_LIMIT = 4096
 _TRACEBACK_LIMIT = 16384
@@ -195,7 +195,7 @@ def _tell(error: BaseException, *, ready: bool) -> Outcome:
         return Outcome(Report("returned"), 0)
     # Our own frame on top says nothing to those who read it.
     shown = error.__traceback__.tb_next if ready and error.__traceback__ is not None else error.__traceback__
-    text = "".join(traceback.format_exception(type(error), error, shown))
+    text = escaped("".join(traceback.format_exception(type(error), error, shown)))
     print(text, file=sys.stderr, end="")
     name = type(error).__name__
     message = _text(error)
@@ -214,7 +214,7 @@ def _tell(error: BaseException, *, ready: bool) -> Outcome:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:_TEXT_LIMIT]
+        return escaped(str(error)[:_TEXT_LIMIT])
     except Exception as second:
         return f"<its text cannot be had: {type(second).__name__}>"
 

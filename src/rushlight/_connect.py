@@ -29,7 +29,7 @@ from redis.retry import Retry
 
 from . import _server
 from ._sentinel import SentinelUrl
-from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning
+from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning, escaped
 
 _SCHEMES = {
     "valkey": "redis",
@@ -74,6 +74,8 @@ class StoreConfig:
         if url is not None:
             url = _checked(url, where)
         raw = secret if secret is not None else os.environ.get("RUSHLIGHT_SECRET") or None
+        if isinstance(raw, str) and escaped(raw) != raw:
+            raise ConfigError("secret: not valid Unicode; give bytes, or text that begins with 'hex:'")
         if isinstance(raw, str):
             raw = _secret_bytes(raw)
         if raw is not None and (not isinstance(raw, bytes) or len(raw) < 8):
@@ -236,6 +238,8 @@ def _named(name: str) -> Any:
 def _checked(url: str, where: str) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"{where}={url!r} is not a URL: give a str such as 'redis://host:6379/0'")
+    if escaped(url) != url:
+        raise ConfigError(f"{where} is not valid Unicode: write what is special in it as %XX")
     scheme, found, rest = url.partition("://")
     if not found or scheme not in _SCHEMES:
         raise ConfigError(

@@ -180,7 +180,8 @@ def to_arrow(sheet: Sheet, fields: Sequence[str] | None) -> Any:
             metadata = JSON_FIELD
         else:
             series = frame.get_column(name)
-        values = series.to_arrow()
+        # Under no name: polars cannot hand over one with a zero byte in it.
+        values = series.alias("").to_arrow()
         columns.append(values)
         described.append(pa.field(name, values.type, metadata=metadata))
     if not columns:

@@ -11,9 +11,11 @@ from itertools import chain
 from typing import Any
 
 from ._records import TaskState
-from .errors import ConfigError
+from .errors import ConfigError, escaped
 
 DEFAULT_CONDITION = "Task failed"
+#: Characters of one text of a condition.
+_LONGEST_MESSAGE = 32_768
 _LARGEST = 2**53
 #: Seconds; thirty years.
 _LONGEST = 1e9
@@ -68,8 +70,8 @@ def key_list(keys: object, name: str = "keys") -> list[str]:
         raise ConfigError(f"{name} must be a list of str, got {_kind(keys)}")
     found = list(keys)
     for i, key in enumerate(found):
-        if not isinstance(key, str):
-            raise ConfigError(f"{name}[{i}] must be a str, got {_kind(key)}")
+        if not isinstance(key, str) or not key.isascii():
+            one_key(key, f"{name}[{i}]")
     return found
 
 
@@ -77,7 +79,18 @@ def one_key(key: object, name: str = "key") -> str:
     """One task key."""
     if not isinstance(key, str):
         raise ConfigError(f"{name} must be a str, got {_kind(key)}")
+    if not key.isascii():
+        unicode(key, name)
     return key
+
+
+def unicode(text: str, name: str) -> str:
+    """Text that can be sent; raises ConfigError for a lone half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is not valid Unicode: {text!a:.80}") from None
+    return text
 
 
 def state_list(states: object) -> list[TaskState]:
@@ -166,6 +179,8 @@ def each(values: object, n: int, name: str, kind: type) -> list[Any]:
 def _one_of(value: object, name: str, kinds: tuple[type, ...]) -> Any:
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
         raise ConfigError(f"{name} must be {kinds[-1].__name__} or None, got {_kind(value)}")
+    if isinstance(value, str) and not value.isascii():
+        unicode(value, name)
     return _exact(value, name) if kinds == (int,) and isinstance(value, int) else value
 
 
@@ -223,19 +238,28 @@ def condition(value: object) -> dict[str, Any]:
     if value is None:
         return {"message": DEFAULT_CONDITION}
     if isinstance(value, str):
-        return {"message": value}
+        return {"message": _message(value)}
     if isinstance(value, BaseException):
         return {
-            "message": str(value) or type(value).__name__,
+            "message": _message(str(value)) or type(value).__name__,
             "type": type(value).__qualname__,
-            "traceback": "".join(traceback.format_exception(value)),
+            "traceback": _message("".join(traceback.format_exception(value))),
         }
     if isinstance(value, Mapping):
         said = dict(one_task(value, "condition"))
         if not isinstance(said.get("message"), str):
             raise ConfigError("condition: a dict must have a str under 'message'")
-        return said
+        return {name: _message(text) if isinstance(text, str) else text for name, text in said.items()}
     raise ConfigError(f"condition must be an exception, a str or a dict with 'message', got {_kind(value)}")
+
+
+def _message(text: str) -> str:
+    """Words for people, which every table has: valid Unicode, and cut where they are longer than anybody
+    reads."""
+    if len(text) > _LONGEST_MESSAGE:
+        half = _LONGEST_MESSAGE // 2
+        text = f"{text[:half]} ... ({len(text)} characters) ... {text[-half:]}"
+    return escaped(text)
 
 
 def conditions(values: object, n: int, to: str = "keys") -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import ConfigError
+from .errors import ConfigError, escaped
 
 #: Suffix -> (type, what it holds). All live until ``reset``; ``bell:<worker>`` expires after a stop, and
 #: ``answers`` a while after the last call.
@@ -54,6 +54,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "orders": ("stream", "commands to supervisors: kill, replace; capped"),
     "answers": ("hash", "what managers' last calls were answered, for calls sent twice; expires, and few"),
     "logs": ("stream", "what workers logged and printed; capped"),
+    "shares": (
+        "hash",
+        "`total` weight of the lines in `logs`; per worker `w:<id>` that of its own, an id before its oldest",
+    ),
     "specs": ("hash", "digest -> signed start arguments of worker loops; large ones in chunks, see blobs"),
     "blobs": (
         "hash",
@@ -67,7 +71,7 @@ _NETWORK = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,128}")
 
 def check_network(name: object) -> str:
     """The network's name, if it can be one; raises ConfigError else."""
-    if not isinstance(name, str) or not _NETWORK.fullmatch(name):
+    if not isinstance(name, str) or not _NETWORK.fullmatch(name) or escaped(name) != name:
         raise ConfigError(
             f"network={name!r} is not a network name: use 1 to 128 characters without spaces, braces "
             "or control characters, such as 'branin' or 'team/study-3'",

@@ -17,19 +17,48 @@ from typing import Any
 from . import _inputs
 from ._store import Store
 from ._tables import check_request, log_table
-from .errors import RushlightError
+from .errors import RushlightError, escaped
 
 #: Entries sent in one trip, and seconds an entry waits at most for company.
 _BATCH = 100
 _WAIT = 0.5
 #: Longest text of one entry; a flood of bytes is cut, and says so.
 _LONGEST = 32_768
+#: So many entries of one worker are sent in so many seconds; the rest are counted, not sent.
+_FLOOD, _SPAN = 2000, 1.0
+
+
+class Sluice:
+    """Lets so many through in a span of time, and counts the others. The clock is given."""
+
+    def __init__(self, most: int, span: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._span, self._clock = most, span, clock
+        self._until = 0.0
+        self._passed = 0
+        self.held_back = 0
+
+    def passes(self) -> bool:
+        """Whether one more may pass."""
+        now = self._clock()
+        if now >= self._until:
+            self._until, self._passed = now + self._span, 0
+        self._passed += 1
+        self.held_back += self._passed > self._most
+        return self._passed <= self._most
+
+    def take(self, *, last: bool) -> int:
+        """How many were held back since it was asked last: after their span, or at once with ``last``."""
+        if not last and self._clock() < self._until:
+            return 0
+        held_back, self.held_back = self.held_back, 0
+        return held_back
 
 
 class NetworkHandler(logging.Handler):
     """Sends records to the network's log: in batches, at once from ERROR on, and at ``close``.
 
-    ``send`` takes a list of entries. A server that is away costs entries, never the worker's work.
+    ``send`` takes a list of entries. A server that is away costs entries, never the worker's work; a flood is
+    cut, and its size told.
     """
 
     def __init__(self, send: Callable[[list[dict[str, Any]]], None], level: int = logging.NOTSET) -> None:
@@ -39,12 +68,16 @@ class NetworkHandler(logging.Handler):
         self._busy = threading.local()
         self._wake = threading.Event()
         self._closed = False
+        self._sluice = Sluice(_FLOOD, _SPAN)
         self._thread = threading.Thread(target=self._flush_now_and_then, name="rushlight-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         # What sending logs itself would never end.
         if getattr(self._busy, "sending", False):
+            return
+        if not self._sluice.passes():
+            self._wake.set()
             return
         try:
             entry = entry_of(record, self.format(record))
@@ -60,6 +93,9 @@ class NetworkHandler(logging.Handler):
     def flush(self) -> None:
         with self.lock if self.lock is not None else contextlib.nullcontext():
             entries, self._buffer = self._buffer, []
+            dropped = self._sluice.take(last=self._closed)
+            if dropped:
+                entries.append(_flooded(dropped))
             if not entries:
                 return
             self._busy.sending = True
@@ -89,16 +125,23 @@ class NetworkHandler(logging.Handler):
                 # Company for the entry that woke us; close() and errors do not wait for this.
                 threading.Event().wait(_WAIT)
                 self.flush()
+            if self._sluice.held_back:
+                self._wake.set()
+
+
+def _flooded(dropped: int) -> dict[str, Any]:
+    text = f"{dropped} entries dropped: the worker logged more than {_FLOOD / _SPAN:g} a second"
+    return {"t": time.time(), "level": "WARNING", "logger": "rushlight", "caller": "", "msg": text}
 
 
 def entry_of(record: logging.LogRecord, text: str) -> dict[str, Any]:
     """A log record as the network keeps it; fields of the user's own stay behind."""
     return {
         "t": record.created,
-        "level": record.levelname,
-        "logger": record.name,
-        "caller": f"{record.module}.{record.funcName}:{record.lineno}",
-        "msg": text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)",
+        "level": escaped(record.levelname),
+        "logger": escaped(record.name),
+        "caller": escaped(f"{record.module}.{record.funcName}:{record.lineno}"),
+        "msg": escaped(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)"),
     }
 
 

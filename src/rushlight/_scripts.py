@@ -58,7 +58,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
     "current": ("control", "events", "orders"),
-    "log": ("control", "logs"),
+    "log": ("control", "logs", "shares"),
     "together": (),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
@@ -172,8 +172,8 @@ class RosterScripts(Packer):
     def current(self, epoch: str, digest: str, order: bytes) -> bytes:
         return self._pack("current", (epoch, digest, order))
 
-    def log(self, epoch: str, limit: int, worker_id: str, *entries: bytes) -> bytes:
-        return self._pack("log", (epoch, limit, worker_id, *entries))
+    def log(self, epoch: str, limit: int, share: int, worker_id: str, *entries: bytes) -> bytes:
+        return self._pack("log", (epoch, limit, share, worker_id, *entries))
 
 
 class Scripts(SharingScripts, RosterScripts):

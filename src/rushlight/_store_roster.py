@@ -29,8 +29,9 @@ LETTERS = {
     "l": WorkerState.LOST,
 }
 _FINAL = {WorkerState.TERMINATED: "t", WorkerState.KILLED: "k", WorkerState.LOST: "l"}
-#: Log entries a network keeps; older ones go as new ones come.
-LOG_LIMIT = 20_000
+#: What a network's log keeps, and what it leaves to each worker when many share it: lines, of which a long
+#: one counts once more for every KiB.
+LOG_LIMIT, LOG_SHARE = 20_000, 500
 #: What a card of an early release does not say.
 _UNTOLD = {"release": "", "python": ""}
 CRASHED = "Worker has crashed or was killed"
@@ -240,7 +241,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         """Appends to the capped log; of a network that was reset nothing is written."""
         packed = [msgspec.msgpack.encode(entry) for entry in entries]
         if packed and self.epoch:
-            self.link.call(self.scripts.log(self.epoch, LOG_LIMIT, worker_id, *packed))
+            self.link.call(self.scripts.log(self.epoch, LOG_LIMIT, LOG_SHARE, worker_id, *packed))
 
     def logs(self, after: str = "-") -> list[tuple[str, str, dict[str, Any]]]:
         """Log entries (id, worker id, entry) after an id, oldest first."""

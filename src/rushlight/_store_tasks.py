@@ -18,6 +18,8 @@ from .errors import EncodeError, UnknownKey
 #: take longer.
 _TASKS_PER_CALL, _PLAIN_PER_CALL = 500, 2500
 _BYTES_PER_CALL = 4 << 20
+#: Bytes of one failure's condition.
+_LARGEST_CONDITION = 1 << 20
 _NIL = b"\xc0"
 
 Fields = Mapping[str, Any]
@@ -97,8 +99,16 @@ class TaskVerbs(StoreBase):
         return first + self.codec.encode_fields(extra, f"{where}_extra", spilled)
 
     def encode_condition(self, condition: Mapping[str, Any]) -> bytes:
-        """A failure's condition; it may hold any value."""
-        return self.codec.encode(dict(condition), "condition")
+        """A failure's condition; it may hold any value, but not of any size, as every table of failed tasks
+        reads it. Raises EncodeError."""
+        packed = self.codec.encode(dict(condition), "condition")
+        if len(packed) > _LARGEST_CONDITION:
+            raise EncodeError(
+                f"condition is {len(packed)} bytes long, {_LARGEST_CONDITION} at most: data belongs into the "
+                "results of a task, ys and ys_extra",
+                path="condition",
+            )
+        return packed
 
     def keep_spilled(self, epoch: str, spilled: Mapping[str, bytes]) -> list[bytes]:
         """The calls that store large values; sent ahead of what refers to them, in the same trip."""

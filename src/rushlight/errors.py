@@ -30,6 +30,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
+def escaped(text: str) -> str:
+    """Text as valid Unicode: a lone half of a surrogate pair, as names of files may have, is shown as its
+    escape. Whatever stands in a message, everybody can read it."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 class RushlightError(Exception):
     """Something Rushlight could not do."""
 

@@ -50,6 +50,23 @@ class Unpicklable:
 #: What is called, and what the error must speak of.
 REFUSED: dict[str, tuple[Call, str]] = {
     "a dict is no batch": (lambda r, w: r.push_tasks({"x": 1}), r"xss.*list of dicts.*\[xs\]"),
+    "half a surrogate pair is no key": (
+        lambda r, w: r.states(["a\ud800"]),
+        r"keys\[0\] is not valid Unicode",
+    ),
+    "half a surrogate pair is no worker": (
+        lambda r, w: r.push_tasks([{"x": 1}], workers="a\ud800"),
+        r"workers is not valid Unicode",
+    ),
+    "half a surrogate pair is no network": (lambda r, w: Rush("a\ud800"), "is not a network name"),
+    "half a surrogate pair is no address": (
+        lambda r, w: Rush("a", "redis://\ud800"),
+        "url is not valid Unicode",
+    ),
+    "half a surrogate pair is no secret": (
+        lambda r, w: Rush("a", secret="\ud800" * 9),
+        "secret: not valid Unicode",
+    ),
     "a text is no batch": (lambda r, w: r.push_tasks("abc"), r"xss.*str 'abc'"),
     "a number is no batch": (lambda r, w: r.push_tasks(5), r"xss.*int 5"),
     "a list is no task": (lambda r, w: r.push_tasks([{"x": 1}, [2]]), r"xss\[1\].*list \[2\]"),
