@@ -37,6 +37,7 @@ class Options:
             supervisor=f"{host}:{os.getpid()}",
             on_lost=spec.on_lost,
             spec=spec_id,
+            crashes=spec.max_crashes,
         )
 
 

@@ -26,7 +26,7 @@ _LOSING = ("control", "running", "failed", "failures", "tallies", "workers", "ev
 _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
     "failures", "tallies", "blobs", "waiting", "dependents", "lapses", "deadlines", "budgets",
-    "boards", "standings",
+    "boards", "standings", "collected",
 )  # fmt: skip
 _RESET_FIRST = ("control", "files", "workers", "events")
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
@@ -60,6 +60,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "current": ("control", "events", "orders"),
     "log": ("control", "logs", "shares"),
     "together": (),
+    "collect": ("control", "collected"),
+    "keep:launches": ("control", "launches"),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
     "give_back": ("control", "queued", "tallies", "budgets", "events"),
@@ -175,6 +177,9 @@ class RosterScripts(Packer):
     def log(self, epoch: str, limit: int, share: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, share, worker_id, *entries))
 
+    def keep_launches(self, epoch: str, *pairs: Argument) -> bytes:
+        return self._pack("keep:launches", (epoch, *pairs))
+
 
 class Scripts(SharingScripts, RosterScripts):
     """The scripts of one network: each method packs one call."""
@@ -215,6 +220,9 @@ class Scripts(SharingScripts, RosterScripts):
 
     def retry(self, epoch: str, call: Call, ignore: bool, next_seed: bool, *keys: str) -> bytes:
         return self._pack("retry", (epoch, *call, int(ignore), int(next_seed), *keys))
+
+    def collect(self, epoch: str, collector: str, number: int, *keys: str) -> bytes:
+        return self._pack("collect", (epoch, collector, number, *keys))
 
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))

@@ -58,6 +58,18 @@ class Totals:
     overdue: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How things stand, and what had ended by then and had not been read: finished rows, and the failed with
+    their conditions, each in order; ``failures`` are those read, also the ones retried since."""
+
+    standing: Standing
+    finished: Rows
+    failures: list[str]
+    failed: Rows
+    conditions: list[dict[str, Any]]
+
+
 class ReadVerbs(StoreBase):
     """Reading tasks. Nothing here changes anything."""
 
@@ -161,19 +173,70 @@ class ReadVerbs(StoreBase):
     def watch(self, seconds: float) -> Standing:
         """How things stand, and the promise that ``wait_event`` returns at the next change within
         ``seconds``."""
-        epoch, *numbers, event, due = self.link.call(self.scripts.watch(int(seconds * 1e6)))
-        finished, failures, queued, running, live, overdue = numbers
-        # A little later, so that it has run out by then.
-        next_due = due / 1e6 + 0.002 if due >= 0 else math.inf
-        return Standing(
-            epoch.decode(), finished, failures, queued, running, live, overdue, event.decode(), next_due
+        return _standing(self.link.call(self.scripts.watch(int(seconds * 1e6))))
+
+    def place(self) -> tuple[str, int, int, int, int]:
+        """At one instant: epoch, number of the last task that was created, tasks that have not ended,
+        finished tasks, failures."""
+        names = ("index", "queued", "running")
+        commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
+        commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
+        epoch, created, queued, running, finished, failures = self.transaction(
+            ("HGET", self.keys["control"], "epoch"), *commands
         )
+        return (epoch or b"").decode(), created, queued + running, finished, failures
+
+    def since(self, finished: int, failures: int, most: int) -> tuple[str, Rows, list[str], Rows, list[Any]]:
+        """The epoch, and up to ``most`` tasks each that finished and failed from these places on: finished
+        rows, the keys of failures, and of these the rows and conditions of those still failed."""
+        epoch, rows, keys = self.transaction(
+            ("HGET", self.keys["control"], "epoch"),
+            ("LRANGE", self.keys["finished"], finished, finished + most - 1),
+            ("LRANGE", self.keys["failures"], failures, failures + most - 1),
+        )
+        names = [key.decode() for key in keys]
+        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
+        return (epoch or b"").decode(), self._rows(rows), names, failed, conditions
+
+    def collected(self, keys: Sequence[str]) -> list[bool]:
+        """Whether each was collected."""
+        if not keys:
+            return []
+        return [bool(known) for known in self.link.call(command("SMISMEMBER", self.keys["collected"], *keys))]
+
+    def n_collected(self) -> int:
+        """How many ended tasks were collected."""
+        number: int = self.link.call(command("SCARD", self.keys["collected"]))
+        return number
+
+    def ended(self, finished: int, failures: int, seconds: float, most: int = 2000) -> Ended:
+        """``watch`` for ``seconds``, and up to ``most`` tasks each that finished and failed from these
+        places on. One trip, two where some failed."""
+        calls = [
+            self.scripts.watch(int(seconds * 1e6)),
+            command("LRANGE", self.keys["finished"], finished, finished + most - 1),
+            command("LRANGE", self.keys["failures"], failures, failures + most - 1),
+        ]
+        told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
+        names = [key.decode() for key in keys]
+        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
+        return Ended(_standing(told), self._rows(rows), names, failed, conditions)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
         parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
         with self.waiting_link() as link:
             return link.call(command(*parts), wait=seconds) is not None
+
+
+def _standing(told: list[Any]) -> Standing:
+    epoch, *numbers, event, due = told
+    finished, failures, queued, running, live, overdue = numbers
+    # A little later, so that it has run out by then.
+    next_due = due / 1e6 + 0.002 if due >= 0 else math.inf
+    return Standing(
+        epoch.decode(), finished, failures, queued, running, live, overdue, event.decode(), next_due
+    )
 
 
 def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:

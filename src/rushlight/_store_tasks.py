@@ -145,6 +145,11 @@ class TaskVerbs(StoreBase):
         taken: int = reply[1]
         return taken
 
+    def collect(self, collector: str, number: int, keys: Sequence[str]) -> list[bool]:
+        """Marks ended tasks as collected; True for each that nobody had collected. Idempotent per number."""
+        reply = self.write(lambda epoch: self.scripts.collect(epoch, collector, number, *keys))
+        return [bool(verdict) for verdict in reply[1]]
+
     def retry(self, keys: Sequence[str], *, ignore: bool, next_seed: bool) -> list[str]:
         """Puts failed tasks back into the line; returns those that went."""
         call = self.new_call()

@@ -22,7 +22,10 @@ for i = 3, #ARGV, 5 do
       back[#back + 1] = wid
     elseif retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid
-      gone[wid] = {condition = ARGV[i + 3], requeue = (letter == 'l' or letter == 'i') and card(keys, wid).on_lost == 'requeue'}
+      local said, lost = card(keys, wid), letter == 'l' or letter == 'i'
+      -- Killed here means by its supervisor, whose time was over: no fault of the task's.
+      gone[wid] = {condition = ARGV[i + 3], requeue = lost and said.on_lost == 'requeue',
+        crashes = letter ~= 't' and said.crashes or nil}
     end
   end
 end

@@ -15,7 +15,8 @@ for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', until_now)
   local status = redis.call('HGET', keys.control, 'w:' .. wid) or '?'
   if retire(keys, wid, status, 'l') then
     ids[#ids + 1] = wid
-    gone[wid] = {condition = ARGV[2], requeue = card(keys, wid).on_lost == 'requeue'}
+    local said = card(keys, wid)
+    gone[wid] = {condition = ARGV[2], requeue = said.on_lost == 'requeue', crashes = said.crashes}
   end
 end
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', keys.deadlines, '-inf', until_now)) do

@@ -8,9 +8,24 @@ local function losing_keys(...)
   return keys
 end
 
--- `gone`: worker id -> {condition = packed map, requeue = bool}. One pass over the running tasks, however
--- many workers went. A task goes back to the line only where its worker's policy says so and an attempt is
--- left; else it fails. Returns the keys that failed and those queued again.
+-- The worker of a running task has crashed: the task goes back to the line, unless it has survived as many crashes
+-- as its worker's policy allows. They are counted in its options (`k`), apart from its retries.
+local function survives(keys, key, value, crashes, condition, now)
+  local at_attempt = cmsgpack.unpack_one(value, 0)
+  local at, attempt = cmsgpack.unpack_one(value, at_attempt)
+  local at_key, opts = cmsgpack.unpack_one(value, at)
+  opts = type(opts) == 'table' and opts or {}
+  if (opts.k or 0) >= crashes then return false end
+  opts.k = (opts.k or 0) + 1
+  if opts.t then redis.call('ZREM', keys.deadlines, line_entry(key, attempt)) end
+  local counted = string.sub(value, 1, at) .. cmsgpack.pack(opts) .. string.sub(value, at_key + 1)
+  again(keys, key, counted, at, attempt, opts, condition, now)
+  return true
+end
+
+-- `gone`: worker id -> {condition = packed map, requeue = bool, crashes = number or nil}. One pass over the running
+-- tasks, however many workers went. A task goes back to the line only where its worker's policy says so and an
+-- attempt is left, or it survives the crash; else it fails. Returns the keys that failed and those queued again.
 local function lose(keys, gone, now)
   local stamp, failed, requeued = cmsgpack.pack(now), {}, {}
   local all = redis.call('HGETALL', keys.running)
@@ -21,7 +36,9 @@ local function lose(keys, gone, now)
     if fate then
       redis.call('HDEL', keys.running, key)
       redis.call('HINCRBY', keys.tallies, 'x:' .. wid, 1)
-      if fate.requeue and lapse(keys, key, value, fate.condition, stamp, now) then
+      if fate.crashes and survives(keys, key, value, fate.crashes, fate.condition, now) then
+        requeued[#requeued + 1] = key
+      elseif fate.requeue and lapse(keys, key, value, fate.condition, stamp, now) then
         requeued[#requeued + 1] = key
       else
         if not fate.requeue then fail(keys, key, value, fate.condition, stamp) end
@@ -66,7 +83,7 @@ local function interrupt(keys, value, gone)
     -- The lease goes on: until it runs out, or its supervisor brings it back, the worker is expected.
     retire(keys, wid, status, asked and 't' or 'i')
     gone[wid] = {condition = cmsgpack.pack({message = 'Worker was killed', type = 'WorkerKilled'}),
-      requeue = said.on_lost == 'requeue'}
+      requeue = said.on_lost == 'requeue', crashes = said.crashes}
     redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o',
       cmsgpack.pack({op = 'replace', worker_ids = {wid}, token = string.sub(status, 2)}))
   end

@@ -122,7 +122,7 @@ local function lapse(keys, key, value, condition, stamp, now)
     local _, opts = cmsgpack.unpack_one(value, at)
     if type(opts) == 'table' then
       if opts.t then redis.call('ZREM', keys.deadlines, line_entry(key, attempt)) end
-      if attempt <= (opts.r or 0) then
+      if attempt - (opts.k or 0) <= (opts.r or 0) then
         again(keys, key, value, at, attempt, opts, condition, now)
         return true
       end

@@ -1,0 +1,201 @@
+"""The loop of a controller's workers: takes calls, makes them, sends what came of them.
+
+Owns what surrounds a call (its seed, what it prints and warns of, what is put back after it) and when a
+worker has served long enough. Never decides where a call runs, or whether it is tried again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import _seeds
+from ._call_scope import Limits, Meter, Reset, Scope, told_of
+from ._calls import Objects, decode_call, encode_told, encode_value, seal_error
+from ._member import Verdict
+from ._records import Task, TaskState
+from ._store import Store
+from ._tables import StatedRow, build_table
+from ._worker import RushWorker
+from .errors import UnknownKey
+
+#: Seconds an idle worker waits for a call before it looks around.
+_WAIT = 5.0
+#: Bytes of an exception's text, and of its traceback, that are kept.
+_MESSAGE, _TRACEBACK = 4096, 65536
+
+
+class CallLoop:
+    """Called with a worker, does calls until the worker is to leave. Picklable."""
+
+    __name__ = "calls"
+
+    def __init__(self, limits: Limits, reset: Reset) -> None:
+        self.limits = limits
+        self.reset = reset
+
+    def __call__(
+        self, worker: RushWorker, /, *, on_start: Callable[..., Any] | None = None, seeded: bool = False
+    ) -> None:
+        if on_start is not None:
+            _call_hook(on_start, worker)
+        shift = Shift(worker, self.limits, Scope(self.reset), seeded=seeded)
+        try:
+            shift.work()
+        finally:
+            shift.scope.close()
+
+
+class Shift:
+    """One worker's time at its calls."""
+
+    def __init__(self, worker: RushWorker, limits: Limits, scope: Scope, *, seeded: bool) -> None:
+        self.worker = worker
+        self.scope = scope
+        self.objects = Objects(worker._store)
+        self._limits = limits
+        self._seeded = seeded
+        self._done = 0
+        self._began = time.monotonic()
+        self._idle_since = self._began
+
+    def work(self) -> None:
+        """Takes calls and makes them, until the worker is to leave."""
+        worker = self.worker
+        rows: list[list[Any]] = []
+        while True:
+            if not rows:
+                if worker.terminated or worker.should_stop_when_idle or self._served():
+                    return
+                rows = self._claim()
+                continue
+            row = rows.pop(0)
+            verdict, spilled = self._do(row)
+            self._done += 1
+            self._idle_since = time.monotonic()
+            rows += self._settle(verdict, spilled)
+
+    def _claim(self) -> list[list[Any]]:
+        left = self._limits.idle_left(time.monotonic() - self._idle_since)
+        values = self.worker._member.claim(1, min(_WAIT, max(left, 0.001)))
+        return self._taken(values)
+
+    def _taken(self, values: list[bytes]) -> list[list[Any]]:
+        if not values:
+            return []
+        rows = self.worker._store.running_rows(values)
+        for row in rows:
+            self.worker._held[row[3]] = row[1]
+            if row[2] and row[2].get("t"):
+                self.worker._expect(row[2]["t"])
+        return rows
+
+    def _served(self) -> bool:
+        now = time.monotonic()
+        return self._limits.served(self._done, now - self._began, now - self._idle_since)
+
+    def _settle(self, verdict: Verdict, spilled: dict[str, bytes]) -> list[list[Any]]:
+        """Sends the result; takes the next call in the same trip, where there is to be one."""
+        worker = self.worker
+        try:
+            if worker.terminated or self._served():
+                worker._settle([verdict], spilled)
+                return []
+            decided, values = worker._member.settle_and_claim(verdict, spilled)
+        except UnknownKey:
+            # The tasks were reset while this one ran.
+            return []
+        worker._let_go([verdict], [decided])
+        return self._taken(values)
+
+    def _do(self, row: list[Any]) -> tuple[Verdict, dict[str, bytes]]:
+        key, attempt = row[3], row[1]
+        spilled: dict[str, bytes] = {}
+        store = self.worker._store
+        self.scope.open()
+        before = None
+        meter = Meter()
+        try:
+            if self._seeded or (row[2] and row[2].get("s")):
+                before = _seeds.state()
+                _seeds.put(self._seed(row))
+            function = self.objects.function(row[4]["call"])
+            args, kwargs = decode_call(store, row[4])
+            self.scope.begin(function)
+            meter = Meter()
+            many = row[4].get("many")
+            value = [function(*each) for each in args] if many else function(*args, **kwargs)
+            meter.stop()
+            payload = encode_value(store, value, spilled)
+            told = self.scope.end() | meter.told
+            return Verdict(key, attempt, "f", payload + encode_told(told)), spilled
+        except BaseException as error:
+            meter.stop()
+            told = self.scope.end() | meter.told
+            return Verdict(key, attempt, "x", _condition(store, error, told)), {}
+        finally:
+            if before is not None:
+                _seeds.restore(before)
+
+    def _seed(self, row: list[Any]) -> _seeds.Seed:
+        (task,) = build_table(
+            [StatedRow(TaskState.RUNNING, [*row[:4], {}, None, *row[6:]])],
+            "tasks",
+            None,
+            resolve=self.worker._store.load_spilled,
+            state_column=False,
+        )
+        assert isinstance(task, Task)
+        return self.worker._seed_of(task)
+
+
+def _call_hook(fn: Callable[..., Any], worker: RushWorker) -> None:
+    """``on_worker_start``: with the worker, where it takes an argument."""
+    try:
+        inspect.signature(fn).bind()
+    except TypeError:
+        fn(worker)
+    except ValueError:
+        fn()
+    else:
+        fn()
+
+
+def _condition(store: Store, error: BaseException, told: dict[str, Any]) -> bytes:
+    trace = error.__traceback__
+    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == _HOME:
+        trace = trace.tb_next
+    error = error.with_traceback(trace)
+    kind = type(error)
+    home = kind.__module__
+    said = {
+        "message": _text(error) or kind.__qualname__,
+        "type": kind.__qualname__ if home == "builtins" else f"{home}.{kind.__qualname__}",
+        "traceback": _trace(error),
+        "pickled": seal_error(store, error),
+        **told,
+    }
+    return msgspec.msgpack.encode({name: value for name, value in said.items() if value is not None})
+
+
+_HOME = os.path.dirname(__file__)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return told_of(str(error), _MESSAGE)
+    except Exception as second:
+        return f"<its text cannot be had: {type(second).__name__}>"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return told_of("".join(traceback.format_exception(error)), _TRACEBACK)
+    except Exception:
+        return told_of("".join(traceback.format_tb(error.__traceback__)), _TRACEBACK)

@@ -1,0 +1,378 @@
+"""The controller's face of a network: calls of functions as futures, done by workers that it keeps.
+
+Puts together what does the work: ``_calls`` (a call as a task), ``_sending``, ``_feed`` (futures),
+``_collecting`` (results, each once), ``_launches`` (workers). Holds no state that matters: kill its
+process, make another, and everything goes on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import itertools
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+from . import _inputs, _names
+from ._call_loop import CallLoop
+from ._call_options import NIL, PLAIN, CallOptions, Settings
+from ._call_scope import Limits, Reset
+from ._calls import Constant, Shelf, encode_call
+from ._collecting import Collector
+from ._crew import CANCELLED, CrewVerbs, deadline_of
+from ._feed import Feed
+from ._futures import CallFuture, Register
+from ._launches import Launches
+from ._loopspec import make_spec
+from ._manager import Rush
+from ._mapping import in_order
+from ._plan import plan
+from ._results import Ends
+from ._scaling import ScaleLimits
+from ._sending import Outgoing, Sender
+from ._store import Store
+from .errors import ConfigError, LaunchError, RushlightError
+from .launchers import Launcher, get_launcher
+
+T = TypeVar("T")
+
+
+class Controller(CrewVerbs, concurrent.futures.Executor):
+    """Calls of functions, done by workers of one network."""
+
+    def __init__(
+        self,
+        network: str | None = None,
+        url: str | None = None,
+        *,
+        launcher: str | Launcher | None = None,
+        min_workers: int = 0,
+        max_workers: int | None = None,
+        idle_timeout: float = 300.0,
+        max_tasks_per_worker: int | None = None,
+        max_lifetime: float | None = None,
+        launch_timeout: float = 60.0,
+        max_crashes: int = 5,
+        seed: Any = None,
+        on_worker_start: Callable[..., Any] | None = None,
+        packages: Sequence[str] = (),
+        max_memory: int | None = None,
+        reset: Sequence[str] = (),
+        tasks_per_worker: float = 1.0,
+        lease: float = 15.0,
+        secret: str | bytes | None = None,
+    ) -> None:
+        n = max_workers if max_workers is not None else plan.current().n_workers
+        most = _inputs.count(n, "max_workers", least=1) if n is not None else len(os.sched_getaffinity(0))
+        _inputs.count(min_workers, "min_workers")
+        if min_workers > most:
+            raise ConfigError(f"min_workers={min_workers} is more than max_workers={most}")
+        _inputs.count(max_crashes, "max_crashes")
+        if max_tasks_per_worker is not None:
+            _inputs.count(max_tasks_per_worker, "max_tasks_per_worker", least=1)
+        idle = _inputs.seconds(idle_timeout, "idle_timeout") or 0.0
+        lifetime = _inputs.seconds(max_lifetime, "max_lifetime", none=True)
+        patience = _inputs.seconds(launch_timeout, "launch_timeout", least=0.1) or 60.0
+        self._settings = Settings(
+            launcher=launcher if launcher is not None else plan.current().launcher,
+            scale=ScaleLimits(min_workers, most, tasks_per_worker, idle, patience),
+            limits=Limits(max_tasks_per_worker, lifetime, idle if not min_workers else 4 * idle, max_memory),
+            reset=Reset.of(reset),
+            max_crashes=max_crashes,
+            seed=seed,
+            on_worker_start=on_worker_start,
+            packages=tuple(packages),
+            lease=lease,
+        )
+        self._ephemeral = network is None
+        self._rush = Rush(network, url, secret=secret)
+        self._begin()
+
+    def _begin(self) -> None:
+        store = self._rush._store
+        self._pid = os.getpid()
+        self._prefix = f"{_names.random_token()}-"
+        self._next = 0
+        self._closing = threading.RLock()
+        self._shutdown = False
+        self._closed = False
+        self._register = Register()
+        self._ends = Ends(store, self.network)
+        self._shelf = Shelf(store)
+        self._collector = Collector(self._another_store(), self._ends, self.network)
+        self._feed = Feed(self._another_store(), self._register, self._ends)
+        self._feed.prefix = self._prefix
+        self._sender = Sender(self._another_store(), self._not_sent)
+        self._launches = Launches(
+            self._rush,
+            get_launcher(self._settings.launcher),
+            self._settings.scale,
+            self._keep_spec,
+            self._broken,
+        )
+        self._backlog: deque[str] = deque()
+        self._feed.attach()
+        _open.add(self)
+        if self._settings.scale.min_workers or self._feed.outstanding:
+            self._launches.nudge()
+
+    def _another_store(self) -> Store:
+        store = self._rush._store
+        return Store(store.config, store.network, spill_size=store.spill_size, connect=False)
+
+    def _keep_spec(self) -> str:
+        s = self._settings
+        spec = make_spec(
+            self._rush._store,
+            CallLoop(s.limits, s.reset),
+            kwargs={"on_start": s.on_worker_start, "seeded": s.seed is not None},
+            packages=s.packages,
+            seed=s.seed,
+            lease=s.lease,
+        )
+        return self._rush._keep(replace(spec, max_crashes=s.max_crashes))
+
+    def __repr__(self) -> str:
+        return f"<Controller {self.network!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self._rush.network
+
+    # --- submitting -----------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Schedules ``fn(*args, **kwargs)`` on a worker; returns its future at once.
+
+        ``fn`` is uploaded once, by content. Raises EncodeError for what cannot be pickled, RuntimeError after
+        ``shutdown``.
+        """
+        return self._submit(PLAIN, fn, args, kwargs)
+
+    def options(self, **options: Any) -> Options:
+        """The same verbs with options for the calls: ``options(timeout=60).submit(fn)``."""
+        return Options(self, CallOptions.checked(**options))
+
+    def push(
+        self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """``submit`` under a name."""
+        return self._submit(CallOptions.checked(name=name), fn, args, kwargs)
+
+    def _submit(
+        self, options: CallOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> CallFuture:
+        if not callable(fn):
+            raise ConfigError(f"fn must be callable, got {fn!r}")
+        ref = self._shelf.refer(fn)
+        return self._schedule(options, ref, args, kwargs)
+
+    def _schedule(
+        self,
+        options: CallOptions,
+        ref: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        many: bool = False,
+    ) -> CallFuture:
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        store = self._rush._store
+        spilled: dict[str, bytes] = {}
+        key = options.name or self._new_key()
+        xs = encode_call(store, ref, args, kwargs, spilled, many=many)
+        said = NIL if options is PLAIN else options.packed()
+        head = b"".join((said, msgspec.msgpack.encode(key), xs, NIL))
+        if options.name is not None:
+            self._check_name(key)
+        future = CallFuture(key, self, self._register)
+        self._register.add(future)
+        self._feed.expect(key)
+        self._sender.send(Outgoing(key, head, spilled, options.worker))
+        self._launches.nudge()
+        return future
+
+    def _new_key(self) -> str:
+        self._next += 1
+        return f"{self._prefix}{self._next:x}"
+
+    def _check_name(self, name: str) -> None:
+        """Raises ConfigError for a name that is in use."""
+        if self._rush._store.look([name])[0] is not None:
+            raise ConfigError(
+                f"name={name!r} is in use by a call of network {self.network!r}: collect its result "
+                "first, or take another",
+                name=name,
+            )
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        progress: Any = None,
+        error: Literal["raise", "warn", "return"] = "raise",
+    ) -> Iterator[T]:
+        """The values of ``fn`` for the items, in their order, as they come.
+
+        All items are submitted at once. ``timeout``: seconds from now after which a value that is not there
+        raises TimeoutError. ``chunksize``: items per call, for functions that take next to no time.
+        ``progress``: True for a bar on stderr (``tqdm``), or a function of (done, all). ``error``: a call
+        that failed raises its error and the rest is cancelled; or it warns, or is silent, and the error
+        itself is the value.
+        """
+        _inputs.count(chunksize, "chunksize", least=1)
+        if error not in ("raise", "warn", "return"):
+            raise ConfigError(f"error={error!r} must be 'raise', 'warn' or 'return'")
+        deadline = deadline_of(timeout)
+        ref = self._shelf.refer(fn)
+        items = zip(*iterables, strict=False)
+        if chunksize == 1:
+            futures = [self._schedule(PLAIN, ref, args, {}) for args in items]
+        else:
+            chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
+            futures = [self._schedule(PLAIN, ref, chunk, {}, many=True) for chunk in chunks]
+        return in_order(futures, deadline, chunked=chunksize > 1, error=error, progress=progress)
+
+    def walk(self, fn: Callable[..., T], *iterables: Iterable[Any]) -> list[concurrent.futures.Future[T]]:
+        """``submit`` for each of the items; returns the futures."""
+        ref = self._shelf.refer(fn)
+        return [self._schedule(PLAIN, ref, args, {}) for args in zip(*iterables, strict=False)]
+
+    def constants(self, **values: Any) -> dict[str, Constant]:
+        """Uploads values once, by content; returns what stands for each in the arguments of calls."""
+        return {name: self._shelf.constant(name, value) for name, value in values.items()}
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as executors
+        """Takes no more calls; ends the workers once those that were made have ended, and with ``wait``
+        returns only then. ``cancel_futures``: calls that wait for a worker are taken back. Idempotent."""
+        with self._closing:
+            first, self._shutdown = not self._shutdown, True
+        if first and cancel_futures:
+            self._cancel_waiting()
+        if wait:
+            self._finish()
+        elif first:
+            threading.Thread(target=self._finish, name="rushlight-closer").start()
+
+    def terminate(self) -> None:
+        """Ends everything now: calls are cancelled, workers killed, launches taken back."""
+        self._shutdown = True
+        with self._closing:
+            if self._closed:
+                return
+            self._launches.pause()
+            self.cancel(all=True)
+            self._launches.close(workers=True, kill=True)
+            for future in self._register.take_all():
+                future._end_cancelled()
+            self._close()
+
+    def _finish(self) -> None:
+        with self._closing:
+            if self._closed or os.getpid() != self._pid:
+                return
+            self._sender.flush()
+            while self._feed.own:
+                if self._launches.breaker.error is not None and not self._workers_left():
+                    break
+                self._feed.wait(1.0, count=self._feed.ended_count)
+            self._launches.close(workers=True)
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        _open.discard(self)
+        self._sender.close()
+        self._feed.close()
+        self._collector.settle()
+        if self._ephemeral:
+            self._rush.reset()
+        self._rush.close()
+
+    def _cancel_waiting(self) -> None:
+        self._sender.flush()
+        store = self._rush._store
+        queued = [key for key in self._rush.keys("queued") if self._register.get(key) is not None]
+        for key in store.drop(CANCELLED, queued) if queued else []:
+            future = self._register.take(key)
+            if future is not None:
+                future._end_cancelled()
+
+    # --- for the parts ----------------------------------------------------------------------------
+
+    def _cancel_call(self, key: str) -> bool:
+        if self._closed:
+            return False
+        self._sender.flush()
+        return bool(self._rush._store.drop(CANCELLED, [key]))
+
+    def _is_running(self, key: str) -> bool:
+        if self._closed:
+            return False
+        self._sender.flush()
+        return self._rush._store.look([key])[0] == "running"
+
+    def _read(self, key: str) -> None:
+        self._collector.read(key, "success")
+
+    def _not_sent(self, keys: Sequence[str], error: Exception) -> None:
+        for key in keys:
+            self._feed.forget(key)
+            future = self._register.take(key)
+            if future is not None:
+                future._end(None, error)
+
+    def _broken(self, error: LaunchError) -> None:
+        """Launches come to nothing. Where no worker is left, nobody is to wait in vain."""
+        if not self._workers_left():
+            for future in self._register.take_all():
+                future._end(None, error)
+
+
+class Options:
+    """The verbs of a controller, with options for the calls."""
+
+    def __init__(self, controller: Controller, options: CallOptions) -> None:
+        self._controller = controller
+        self._options = options
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """As ``Controller.submit``."""
+        return self._controller._submit(self._options, fn, args, kwargs)
+
+
+_open: weakref.WeakSet[Controller] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """At the end of the process: what was submitted is done, as other executors do it."""
+    for controller in list(_open):
+        try:
+            controller.shutdown()
+        except RushlightError:
+            continue
+
+
+atexit.register(_finish_all)

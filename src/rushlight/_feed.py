@@ -1,0 +1,199 @@
+"""The feed of ended calls: one thread reads it from a cursor of its own and resolves the futures that wait.
+
+Sleeps while nobody waits for anything. Takes nothing from anybody: collecting is ``_collecting``'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from ._cancel import CancelToken, Interrupted, current
+from ._futures import Register
+from ._results import Ends, gone, status_of
+from ._store import Store
+from ._store_reads import Ended
+from .errors import RushlightError, StoreError
+
+_log = logging.getLogger("rushlight")
+#: Seconds a wait blocks at most before leases are looked at again.
+_BLOCK = 5.0
+#: With more calls than this under way, a moment's pause lets several results come in one trip.
+_MANY, _PAUSE = 64, 0.001
+#: Seconds before the second try where the server cannot be reached, and at most.
+_RETRY, _LONGEST_RETRY = 0.1, 5.0
+
+
+class Feed:
+    """The ends of calls as they happen, and how many are still to come."""
+
+    def __init__(self, store: Store, register: Register, ends: Ends) -> None:
+        self._store = store
+        self._register = register
+        self._ends = ends
+        self._changed = threading.Condition()
+        self._token = CancelToken()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._watchers = 0
+        self._epoch = ""
+        self._finished = self._failures = 0
+        #: Calls made before this feed began: the last one's number, and how many had not ended.
+        self._before = 0
+        self._adopted = 0
+        #: Calls sent by this controller that have not ended: named ones, and how many others.
+        self.prefix = ""
+        self._named: set[str] = set()
+        self._unnamed = 0
+
+    # --- what is under way ------------------------------------------------------------------------
+
+    @property
+    def outstanding(self) -> int:
+        """Calls that have not ended: those sent here, and those that were there when it began."""
+        return self._unnamed + len(self._named) + self._adopted
+
+    @property
+    def own(self) -> int:
+        """Of these, those sent here."""
+        return self._unnamed + len(self._named)
+
+    def expect(self, key: str) -> None:
+        """A call is about to be sent."""
+        with self._changed:
+            if key.startswith(self.prefix):
+                self._unnamed += 1
+            else:
+                self._named.add(key)
+            if self._thread is None:
+                self._start()
+            elif self._unnamed + len(self._named) == 1:
+                self._changed.notify_all()
+
+    def forget(self, key: str) -> None:
+        """A call that was not sent, or whose end was told by other means."""
+        with self._changed:
+            self._count_off(key)
+            self._changed.notify_all()
+
+    def attach(self) -> None:
+        """Takes the place from which on to read, and counts what is under way. Once, before all else."""
+        self._store.write(self._store.scripts.keep_spec)
+        self._epoch, self._before, self._adopted, self._finished, self._failures = self._store.place()
+
+    def wait(self, timeout: float, *, count: int | None = None) -> None:
+        """Waits until something has ended since ``count`` was ``ended_count``, or the time is over."""
+        with self._changed:
+            if self._thread is None:
+                self._start()
+            self._watchers += 1
+            self._changed.notify_all()
+            try:
+                if count is None or count == self.ended_count:
+                    self._changed.wait(timeout)
+            finally:
+                self._watchers -= 1
+
+    @property
+    def ended_count(self) -> int:
+        """Grows with every end that was read."""
+        return self._finished + self._failures
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            thread = self._thread
+        self._token.cancel()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._store.close()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="rushlight-feed", daemon=True)
+        self._thread.start()
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        current.set(self._token)
+        pause = _RETRY
+        while True:
+            with self._changed:
+                while not (self.outstanding or self._watchers or len(self._register) or self._closed):
+                    self._changed.wait()
+                if self._closed:
+                    return
+            try:
+                self._turn()
+                pause = _RETRY
+            except Interrupted:
+                return
+            except StoreError as error:
+                if pause == _RETRY:
+                    _log.warning("results cannot be read for now: %s", error)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY)
+
+    def _turn(self) -> None:
+        ended = self._store.ended(self._finished, self._failures, _BLOCK + 2.0)
+        standing = ended.standing
+        if standing.epoch != self._epoch:
+            self._reset(standing.epoch)
+            return
+        if standing.overdue:
+            self._store.reap()
+        if ended.finished or ended.failures:
+            self._take(ended)
+        elif not standing.overdue:
+            self._store.wait_event(standing.event, min(_BLOCK, standing.next_due))
+            if self.outstanding > _MANY:
+                time.sleep(_PAUSE)
+
+    def _take(self, ended: Ended) -> None:
+        for row in ended.finished:
+            future = self._register.take(row[3])
+            if future is not None:
+                try:
+                    future._end(self._ends.value(row), None)
+                except Exception as error:
+                    future._end(None, error)
+        for row, condition in zip(ended.failed, ended.conditions, strict=True):
+            future = self._register.take(row[3])
+            if future is not None:
+                if status_of(condition) == "cancel":
+                    future._end_cancelled()
+                else:
+                    future._end(None, self._ends.error(row, condition))
+        with self._changed:
+            for row in ended.finished:
+                self._count_off(row[3], row[7])
+            for row in ended.failed:
+                self._count_off(row[3], row[7])
+            self._finished += len(ended.finished)
+            self._failures += len(ended.failures)
+            self._changed.notify_all()
+
+    def _count_off(self, key: str, seq: int | None = None) -> None:
+        if key.startswith(self.prefix):
+            self._unnamed = max(0, self._unnamed - 1)
+        elif key in self._named:
+            self._named.discard(key)
+        elif seq is not None and seq <= self._before:
+            self._adopted = max(0, self._adopted - 1)
+
+    def _reset(self, epoch: str) -> None:
+        """The network was made anew. What was under way is not any more; a network that has only just begun
+        had nothing."""
+        if self._epoch:
+            error: RushlightError = gone(self._store.network)
+            with self._changed:
+                self._unnamed = self._adopted = self._before = 0
+                self._named.clear()
+            for future in self._register.take_all():
+                future._end(None, error)
+        self._epoch, self._finished, self._failures = epoch, 0, 0
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,176 @@
+"""Futures of calls, and the register of those that wait.
+
+A future is a ``concurrent.futures.Future`` in every respect. It costs little while nobody waits for it, and
+nothing once nobody holds it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import Any, Protocol
+
+from ._names import new_key
+
+#: Guards the making of conditions, and the end of futures that have none.
+_birth = threading.Lock()
+
+
+class Owner(Protocol):
+    """What a future asks of the controller that made it."""
+
+    def _cancel_call(self, key: str) -> bool:
+        """Takes a call back, queued or running; True where it had not ended."""
+
+    def _is_running(self, key: str) -> bool:
+        """True while a worker is at the call."""
+
+    def _read(self, key: str) -> None:
+        """The result was read from its future."""
+
+
+class _LateCondition:
+    """Makes a future's condition when somebody first needs it."""
+
+    def __get__(self, future: Any, kind: type | None = None) -> threading.Condition:
+        with _birth:
+            found: threading.Condition = future.__dict__.setdefault("_condition", threading.Condition())
+            return found
+
+
+class CallFuture(Future[Any]):
+    """The future of one call. ``name``: the task's key. ``cancel`` also stops a call that runs: its worker's
+    process is replaced."""
+
+    _condition = _LateCondition()
+
+    def __init__(self, name: str, owner: Owner, register: Register) -> None:
+        # Not the constructor of the base class, which makes the condition.
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._waiters = []
+        self._done_callbacks: list[Callable[[Future[Any]], object]] = []
+        self.name = name
+        self._owner = owner
+        self._register = register
+        self._seen = False
+
+    def cancel(self) -> bool:
+        """Takes the call back; True where it will not, or not any more, be made."""
+        if self.done():
+            return self.cancelled()
+        if not self._owner._cancel_call(self.name):
+            return self.cancelled()
+        self._end_cancelled()
+        return True
+
+    def running(self) -> bool:
+        """True while a worker is at the call, as far as it can be asked. One round trip."""
+        return self._state == PENDING and self._owner._is_running(self.name)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The value, or the error of the call, raised."""
+        try:
+            return super().result(timeout)
+        finally:
+            self._mark()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error of the call; None where it returned."""
+        try:
+            return super().exception(timeout)
+        finally:
+            self._mark()
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Calls ``fn(future)`` once the call has ended, also if nobody holds the future then."""
+        self._register.hold(self)
+        super().add_done_callback(fn)
+        if self.done():
+            self._register.let_go(self)
+
+    def _mark(self) -> None:
+        if self._state == FINISHED:
+            self._seen = True
+
+    def __del__(self) -> None:
+        if self._state == PENDING:
+            self._register.drop(self.name)
+        elif self._seen:
+            self._owner._read(self.name)
+
+    # --- ending, by the resolver ------------------------------------------------------------------
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        """Sets the result, unless the future has ended already."""
+        with _birth:
+            if "_condition" not in self.__dict__:
+                if self._state == PENDING:
+                    self._result, self._exception, self._state = value, error, FINISHED
+                return
+        with self._condition:
+            if self._state != PENDING:
+                return
+            self._result, self._exception, self._state = value, error, FINISHED
+            for waiter in self._waiters:
+                waiter.add_exception(self) if error is not None else waiter.add_result(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _end_cancelled(self) -> None:
+        if super().cancel():
+            with self._condition:
+                if self._state != CANCELLED_AND_NOTIFIED:
+                    self.set_running_or_notify_cancel()
+
+
+class Register:
+    """The futures that wait for their calls, by key; those nobody holds any more are not among them."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, weakref.ref[CallFuture]] = {}
+        self._held: dict[str, CallFuture] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, future: CallFuture) -> None:
+        self._waiting[future.name] = weakref.ref(future)
+
+    def hold(self, future: CallFuture) -> None:
+        """Keeps a future alive until it ends: it has callbacks."""
+        if future.name in self._waiting:
+            self._held[future.name] = future
+
+    def let_go(self, future: CallFuture) -> None:
+        """It has ended."""
+        self._held.pop(future.name, None)
+
+    def drop(self, key: str) -> None:
+        """A future that nobody holds any more."""
+        self._waiting.pop(key, None)
+
+    def take(self, key: str) -> CallFuture | None:
+        """The future of a call that has ended, if anybody waits for it."""
+        found = self._waiting.pop(key, None)
+        if found is None:
+            return None
+        self._held.pop(key, None)
+        return found()
+
+    def take_all(self) -> list[CallFuture]:
+        """Everybody who waits."""
+        return [future for key in list(self._waiting) if (future := self.take(key)) is not None]
+
+    def get(self, key: str) -> CallFuture | None:
+        found = self._waiting.get(key)
+        return None if found is None else found()
+
+
+def new_name() -> str:
+    """The name of a call that was given none."""
+    return new_key()

@@ -1,0 +1,130 @@
+"""Calls on their way to the server: sent one by one while they are rare, many at once when they come fast.
+
+Owns the order of submission and the bounds of what waits here. Knows nothing of futures.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ._call_options import NIL
+from ._store import Store
+from ._store_tasks import Encoded
+
+#: The most that waits here before a submitter is held up, in calls and bytes.
+_MOST_CALLS, _MOST_BYTES = 20_000, 64 << 20
+#: What one push carries.
+_PUSH_CALLS, _PUSH_BYTES = 2_000, 4 << 20
+#: Seconds without a submission after which the next one is sent by its own thread, at once.
+_QUIET = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A call, encoded."""
+
+    key: str
+    head: bytes
+    spilled: dict[str, bytes]
+    worker: str | None = None
+
+
+class Sender:
+    """Sends calls in the order they are given. ``on_failure(keys, error)`` hears of those that could not
+    be."""
+
+    def __init__(self, store: Store, on_failure: Callable[[Sequence[str], Exception], None]) -> None:
+        self._store = store
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: deque[Outgoing] = deque()
+        self._bytes = 0
+        self._busy = False
+        self._closed = False
+        self._last = 0.0
+        self._thread: threading.Thread | None = None
+
+    def send(self, call: Outgoing) -> None:
+        """Sends a call, now or very soon; waits while too many wait already."""
+        now = time.monotonic()
+        with self._lock:
+            quiet = not self._waiting and not self._busy and now - self._last > _QUIET
+            self._last = now
+            if quiet:
+                self._busy = True
+            else:
+                self._put(call)
+                return
+        try:
+            self._push([call])
+        finally:
+            with self._lock:
+                self._busy = False
+                self._last = time.monotonic()
+                self._changed.notify_all()
+
+    def _put(self, call: Outgoing) -> None:
+        while len(self._waiting) >= _MOST_CALLS or self._bytes >= _MOST_BYTES:
+            self._changed.wait()
+        self._waiting.append(call)
+        self._bytes += len(call.head)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="rushlight-sender", daemon=True)
+            self._thread.start()
+        elif len(self._waiting) == 1:
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Returns once all that was given before has been sent."""
+        with self._lock:
+            while self._waiting or self._busy:
+                self._changed.wait()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Sends what waits, then ends."""
+        self.flush()
+        with self._lock:
+            self._closed = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        self._store.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while (not self._waiting or self._busy) and not self._closed:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                batch: list[Outgoing] = []
+                size = 0
+                while self._waiting and len(batch) < _PUSH_CALLS and size < _PUSH_BYTES:
+                    batch.append(self._waiting.popleft())
+                    size += len(batch[-1].head)
+                self._bytes -= size
+                self._busy = True
+                self._changed.notify_all()
+            self._push(batch)
+            with self._lock:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _push(self, batch: list[Outgoing]) -> None:
+        spilled = {digest: data for call in batch for digest, data in call.spilled.items()}
+        workers = tuple({call.worker for call in batch if call.worker is not None})
+        try:
+            heads = [call.head for call in batch]
+            plain = all(head[:1] == NIL for head in heads)
+            self._store.push(Encoded([call.key for call in batch], heads, spilled, workers, plain))
+        except Exception as error:
+            self._on_failure([call.key for call in batch], error)
