@@ -32,6 +32,10 @@ PUBLIC_METHODS = 25
 
 #: Budgets that are exceeded on purpose: (file, name) -> (limit, why). Numbers only go down.
 EXCEPTIONS: dict[tuple[str, str], tuple[int, str]] = {
+    ("_controller.py", "Controller"): (
+        22,
+        "the contract's constructor; it makes frozen records of them at once",
+    ),
     ("_manager.py", "Rush"): (60, "the contract's manager has this many verbs; it inherits the readers"),
 }
 
@@ -243,7 +247,7 @@ def test_own_modules_are_imported_at_the_top() -> None:
             ours = isinstance(node, ast.ImportFrom) and (
                 node.level or (node.module or "").partition(".")[0] == "rushlight"
             )
-            if ours and node not in top:
+            if ours and node not in top and name_of(path) != "__init__.py":
                 hidden.append(f"{name_of(path)}:{node.lineno}")
     assert [] == hidden
 

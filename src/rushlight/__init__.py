@@ -12,10 +12,14 @@ General layout, lowest first; a module imports only from those above it in this 
     _child, _supervisor              the life of worker processes
     _isolated, _loops                calls in processes of their own; ready-made worker loops
     _manager                         a manager's face
+    _calls, _call_loop               calls of functions as tasks, and the loop that makes them
+    _controller                      a controller's face: futures, scaling
     cli/                             the command line
 
 Names without an underscore here are public; errors live in ``rushlight.errors``.
 """
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import errors, launchers, rng
 from ._archive import Archive
@@ -27,12 +31,18 @@ from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerSta
 from ._version import __version__
 from ._worker import RushWorker
 
+if _TYPE_CHECKING:
+    from ._controller import Controller
+    from ._results import TaskResult, to_frame
+
 __all__ = [
     "Archive",
+    "Controller",
     "Counts",
     "Rush",
     "RushWorker",
     "Task",
+    "TaskResult",
     "TaskState",
     "WaitResult",
     "WorkerInfo",
@@ -44,5 +54,19 @@ __all__ = [
     "plan",
     "register_type",
     "rng",
+    "to_frame",
     "worker_loop",
 ]
+
+#: Of no use to workers, which import this package too: loaded when they are asked for.
+_LATER = {"Controller": "_controller", "TaskResult": "_results", "to_frame": "_results"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +13,7 @@ import msgspec
 
 from . import _inputs
 from ._call_scope import Limits, Reset
+from ._plan import plan
 from ._scaling import ScaleLimits
 from ._seeds import encode as encode_seed
 from .errors import ConfigError
@@ -34,8 +38,8 @@ class CallOptions:
         name = given.get("name")
         if name is not None:
             _inputs.one_key(name, "name")
-        _inputs.time_limit(given.get("timeout"), "timeout")
-        _inputs.time_limit(given.get("queue_timeout"), "queue_timeout")
+        for limit in ("timeout", "queue_timeout"):
+            _inputs.time_limits(given.get(limit), 1, limit)
         _inputs.count(given.get("max_retries", 0), "max_retries")
         if given.get("seed") is not None:
             encode_seed(given["seed"])
@@ -59,7 +63,7 @@ PLAIN = CallOptions()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a controller was made with."""
+    """What a controller was made with; ``Controller`` says what each means."""
 
     launcher: Any
     scale: ScaleLimits
@@ -70,3 +74,47 @@ class Settings:
     on_worker_start: Callable[..., Any] | None
     packages: tuple[str, ...]
     lease: float
+
+    @classmethod
+    def checked(cls, *, launcher: Any, seed: Any, **given: Any) -> Settings:
+        """Raises ConfigError for what cannot work."""
+        least, most = _numbers(given["min_workers"], given["max_workers"])
+        _inputs.count(given["max_crashes"], "max_crashes")
+        for name in ("max_tasks_per_worker", "max_memory"):
+            if given[name] is not None:
+                _inputs.count(given[name], name, least=1)
+        idle = _inputs.seconds(given["idle_timeout"], "idle_timeout", none=True)
+        lifetime = _inputs.seconds(given["max_lifetime"], "max_lifetime", none=True)
+        patience = _inputs.seconds(given["launch_timeout"], "launch_timeout", least=0.1) or 60.0
+        ratio = _inputs.seconds(given["tasks_per_worker"], "tasks_per_worker", least=1e-6) or 1.0
+        if seed is not None:
+            encode_seed(seed)
+        on_start = given["on_worker_start"]
+        if on_start is not None and not callable(on_start):
+            raise ConfigError(f"on_worker_start={on_start!r} must be a function")
+        # With a pool that is kept, a worker leaves by itself only where no controller looks after it.
+        alone = idle if idle is None or not least else 4 * idle
+        return cls(
+            launcher=launcher if launcher is not None else plan.current().launcher,
+            scale=ScaleLimits(least, most, ratio, math.inf if idle is None else idle, patience),
+            limits=Limits(given["max_tasks_per_worker"], lifetime, alone, given["max_memory"]),
+            reset=Reset.of(given["reset"]),
+            max_crashes=given["max_crashes"],
+            seed=seed,
+            on_worker_start=on_start,
+            packages=tuple(_inputs.key_list(given["packages"], "packages")),
+            lease=_inputs.seconds(given["lease"], "lease", least=0.1) or 15.0,
+        )
+
+
+def _numbers(least: Any, most: Any) -> tuple[int, int]:
+    _inputs.count(least, "min_workers")
+    wanted = most if most is not None else plan.current().n_workers
+    if wanted is None:
+        return least, max(
+            least, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        )
+    _inputs.count(wanted, "max_workers", least=1)
+    if least > wanted:
+        raise ConfigError(f"min_workers={least} is more than max_workers={wanted}")
+    return least, wanted

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
+from .errors import ConfigError
+
 #: Characters of what a call prints, and warnings, that its result keeps.
 _PRINTED: Final = 65536
 _WARNINGS: Final = 50
@@ -61,7 +63,12 @@ class Reset:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Reset:
-        return cls(**dict.fromkeys(names, True))
+        """From their names. Raises ConfigError for others."""
+        wanted = [names] if isinstance(names, str) else list(names)
+        for name in wanted:
+            if name not in cls.__slots__:
+                raise ConfigError(f"reset={name!r} must be of {', '.join(map(repr, cls.__slots__))}")
+        return cls(**dict.fromkeys(wanted, True))
 
     @property
     def any(self) -> bool:

@@ -24,7 +24,6 @@ import msgspec
 from . import _inputs, _names
 from ._call_loop import CallLoop
 from ._call_options import NIL, PLAIN, CallOptions, Settings
-from ._call_scope import Limits, Reset
 from ._calls import Constant, Shelf, encode_call
 from ._collecting import Collector
 from ._crew import CANCELLED, CrewVerbs, deadline_of
@@ -34,19 +33,30 @@ from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
 from ._mapping import in_order
-from ._plan import plan
 from ._results import Ends
-from ._scaling import ScaleLimits
 from ._sending import Outgoing, Sender
 from ._store import Store
 from .errors import ConfigError, LaunchError, RushlightError
-from .launchers import Launcher, get_launcher
+from .launchers import Launcher
 
 T = TypeVar("T")
 
 
 class Controller(CrewVerbs, concurrent.futures.Executor):
-    """Calls of functions, done by workers of one network."""
+    """A ``concurrent.futures`` executor whose calls are tasks of a network, done by workers that it
+    launches and lets go.
+
+    ``network=None``: one of its own, which is gone after ``shutdown``; else what is there is gone on with,
+    such as that of a controller whose process was killed. ``launcher``: as in ``Rush.start_workers``. Between
+    ``min_workers`` and ``max_workers`` (default: the CPUs) are kept, one for each of the ``tasks_per_worker``
+    calls; one that idled for ``idle_timeout`` seconds leaves, as does one that has lived ``max_lifetime``
+    seconds, done ``max_tasks_per_worker`` calls or holds more than ``max_memory`` bytes, between two calls. A
+    launch that was not heard of ``launch_timeout`` seconds after its process began has failed. A call whose
+    worker crashed is tried on another, ``max_crashes`` times. ``seed``: every call has random numbers of its
+    own, the same whoever makes it. ``on_worker_start``: called first in every worker, ``packages`` imported
+    before. ``reset``: what is put back after each call, of ``globals``, ``environment``, ``directory`` and
+    ``warnings``. Thread-safe.
+    """
 
     def __init__(
         self,
@@ -56,7 +66,7 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         launcher: str | Launcher | None = None,
         min_workers: int = 0,
         max_workers: int | None = None,
-        idle_timeout: float = 300.0,
+        idle_timeout: float | None = 300.0,
         max_tasks_per_worker: int | None = None,
         max_lifetime: float | None = None,
         launch_timeout: float = 60.0,
@@ -70,26 +80,21 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         lease: float = 15.0,
         secret: str | bytes | None = None,
     ) -> None:
-        n = max_workers if max_workers is not None else plan.current().n_workers
-        most = _inputs.count(n, "max_workers", least=1) if n is not None else len(os.sched_getaffinity(0))
-        _inputs.count(min_workers, "min_workers")
-        if min_workers > most:
-            raise ConfigError(f"min_workers={min_workers} is more than max_workers={most}")
-        _inputs.count(max_crashes, "max_crashes")
-        if max_tasks_per_worker is not None:
-            _inputs.count(max_tasks_per_worker, "max_tasks_per_worker", least=1)
-        idle = _inputs.seconds(idle_timeout, "idle_timeout") or 0.0
-        lifetime = _inputs.seconds(max_lifetime, "max_lifetime", none=True)
-        patience = _inputs.seconds(launch_timeout, "launch_timeout", least=0.1) or 60.0
-        self._settings = Settings(
-            launcher=launcher if launcher is not None else plan.current().launcher,
-            scale=ScaleLimits(min_workers, most, tasks_per_worker, idle, patience),
-            limits=Limits(max_tasks_per_worker, lifetime, idle if not min_workers else 4 * idle, max_memory),
-            reset=Reset.of(reset),
+        self._settings = Settings.checked(
+            launcher=launcher,
+            min_workers=min_workers,
+            max_workers=max_workers,
+            idle_timeout=idle_timeout,
+            max_tasks_per_worker=max_tasks_per_worker,
+            max_lifetime=max_lifetime,
+            launch_timeout=launch_timeout,
             max_crashes=max_crashes,
             seed=seed,
             on_worker_start=on_worker_start,
-            packages=tuple(packages),
+            packages=packages,
+            max_memory=max_memory,
+            reset=reset,
+            tasks_per_worker=tasks_per_worker,
             lease=lease,
         )
         self._ephemeral = network is None
@@ -113,7 +118,7 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         self._sender = Sender(self._another_store(), self._not_sent)
         self._launches = Launches(
             self._rush,
-            get_launcher(self._settings.launcher),
+            self._rush._launcher(self._settings.launcher),
             self._settings.scale,
             self._keep_spec,
             self._broken,
