@@ -17,7 +17,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "control": (
         "hash",
         (
-            "epoch, format, drain flag, watch deadline, `line` once more than the plain queue is in use, a "
+            "epoch, which begins with the format; drain flag, watch deadline, `line` once more than the "
+            "plain queue is in use, a "
             "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` the last "
             "answer to a collector"

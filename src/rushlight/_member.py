@@ -335,7 +335,7 @@ class Member:
                 self._full = True
             elif reply[0] == b"EPOCH" and reply[2]:
                 # Logs are written under the store's.
-                self._epoch = self.store.epoch = reply[1].decode()
+                self._epoch = self.store.epoch = self.store.heard(reply[1])
             elif reply[:2] == [b"GONE", b"l"] and self._rejoin():
                 continue
             else:

@@ -150,8 +150,8 @@ class SharingScripts(Packer):
 class RosterScripts(Packer):
     """Workers: joining, leases, ends, orders, what they run and log."""
 
-    def register(self, known: bool, proposed: str, version: int, lease: int, *workers: Argument) -> bytes:
-        return self._pack("register", (int(known), proposed, version, lease, *workers))
+    def register(self, known: bool, proposed: str, lease: int, *workers: Argument) -> bytes:
+        return self._pack("register", (int(known), proposed, lease, *workers))
 
     def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
         return self._pack("beat", (epoch, lease, *workers))
@@ -184,8 +184,8 @@ class RosterScripts(Packer):
 class Scripts(SharingScripts, RosterScripts):
     """The scripts of one network: each method packs one call."""
 
-    def open(self, epoch: str, version: int, *, confirm: bool = False) -> bytes:
-        return self._pack("open", (epoch, version, int(confirm)))
+    def open(self, epoch: str, *, confirm: bool = False) -> bytes:
+        return self._pack("open", (epoch, int(confirm)))
 
     def begin(self, member: MemberArgs, who: bytes, *tasks: Argument) -> bytes:
         return self._pack("begin", (*member[:3], who, *tasks))

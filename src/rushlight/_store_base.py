@@ -24,7 +24,7 @@ from ._trust import Trust
 from ._wire import Link, command
 from .errors import SecretRequired, StoreError, StoreVersion
 
-#: Version of keys and records. A store written by a later version is refused with StoreVersion.
+#: Version of keys and records. A network written in another one is refused with StoreVersion.
 FORMAT = 1
 #: Waiting connections that are kept for the next wait.
 _MOST_IDLE = 4
@@ -32,6 +32,18 @@ _MOST_IDLE = 4
 _ANSWERS_KEPT = 60_000
 _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
+
+
+def new_epoch() -> str:
+    """A new epoch for a network. It begins with the format, so that whoever learns of an epoch, by reading or
+    by writing, learns of the format, too."""
+    return f"{FORMAT}.{random_token()}"
+
+
+def format_of(epoch: str) -> int:
+    """The format of a network in this epoch; 0 where it cannot be told."""
+    form, found, _ = epoch.partition(".")
+    return int(form) if found and form.isdecimal() else 0
 
 
 class StoreBase:
@@ -59,6 +71,8 @@ class StoreBase:
         self.large = LargeObjects(self.link, self.scripts, self.keys, self.codec, config)
         #: The network's epoch as last seen; empty while this client has not met one.
         self.epoch = ""
+        #: The last one whose format was found to be ours.
+        self._accepted = ""
         self._idle: list[Link] = []
         self._guard = threading.Lock()
 
@@ -121,29 +135,34 @@ class StoreBase:
         """The network's epoch; '' where it has none and none is to be made. One that was only proposed so far
         is confirmed, before anything is written under it."""
         for _ in range(5):
-            proposed = random_token() if create else ""
-            epoch, version, unsure = self.link.call(self.scripts.open(proposed, FORMAT))
+            told, unsure = self.link.call(self.scripts.open(new_epoch() if create else ""))
+            epoch = self.heard(told)
             if unsure:
-                epoch, version, _ = self.link.call(self.scripts.open(epoch, FORMAT, confirm=True))
-            if epoch:
-                self.accept_format(int(version))
+                told, _ = self.link.call(self.scripts.open(epoch, confirm=True))
+                epoch = self.heard(told)
             if epoch or not create:
-                self.epoch = epoch.decode()
-                return self.epoch
+                self.epoch = epoch
+                return epoch
         raise self._restless()
 
     def _restless(self) -> StoreError:
         return StoreError(f"network {self.network!r} is being reset over and over", network=self.network)
 
-    def accept_format(self, version: int) -> None:
-        """Raises StoreVersion for a network written in a format this release does not know."""
-        if version != FORMAT:
-            raise StoreVersion(
-                f"network {self.network!r} is in format {version}, this release of Rushlight reads format "
-                f"{FORMAT}: upgrade, or reset the network with the release that wrote it",
-                found=version,
-                supported=FORMAT,
-            )
+    def heard(self, epoch: bytes | None) -> str:
+        """The epoch the server told; empty for a network that holds nothing. Raises StoreVersion for a
+        network in a format this release does not know, before anything of it is read."""
+        text = epoch.decode() if epoch else ""
+        if text and text != self._accepted:
+            form = format_of(text)
+            if form != FORMAT:
+                raise StoreVersion(
+                    f"network {self.network!r} is in format {form}, this release of Rushlight reads format "
+                    f"{FORMAT}: use the release that wrote it, or reset the network with that release",
+                    found=form,
+                    supported=FORMAT,
+                )
+            self._accepted = text
+        return text
 
     def transaction(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Runs the commands at one instant, in one trip, and returns their replies."""

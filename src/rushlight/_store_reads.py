@@ -86,11 +86,12 @@ class ReadVerbs(StoreBase):
         if TaskState.QUEUED in states:
             commands.append(("LRANGE", self.keys["queue"], 0, -1))
             commands.append(("ZRANGE", self.keys["ranked"], 0, -1, "WITHSCORES"))
-        epoch, *parts = self.transaction(*commands)
+        told, *parts = self.transaction(*commands)
+        epoch = self.heard(told)
         found = dict(zip(wanted, parts, strict=False))
         failed, conditions = self._failed_rows(found.get(TaskState.FAILED, []))
         return View(
-            epoch=(epoch or b"").decode(),
+            epoch=epoch,
             queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:]))
             if TaskState.QUEUED in found
             else [],
@@ -125,17 +126,19 @@ class ReadVerbs(StoreBase):
         if not keys:
             return []
         reply = self.link.call(self.scripts.look(False, *keys))
+        self.heard(reply[0])
         return [_LETTERS.get(letter) for (letter,) in reply[1:]]
 
     def look_up(self, key: str) -> View:
         """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's
         size."""
-        epoch, found = self.link.call(self.scripts.look(True, key))
+        told, found = self.link.call(self.scripts.look(True, key))
+        epoch = self.heard(told)
         parts: list[bytes] = found[1:2]
         state = _LETTERS.get(found[0])
         failed, conditions = self._failed_rows(parts if state is TaskState.FAILED else [])
         return View(
-            epoch=epoch.decode(),
+            epoch=epoch,
             queued=self._queued_rows(parts, []) if state is TaskState.QUEUED else [],
             running=self.running_rows(parts) if state is TaskState.RUNNING else [],
             finished=self._rows(parts) if state is TaskState.FINISHED else [],
@@ -149,7 +152,7 @@ class ReadVerbs(StoreBase):
         epoch, keys = self.transaction(
             ("HGET", self.keys["control"], "epoch"), ("LRANGE", self.keys["failures"], cursor, -1)
         )
-        return (epoch or b"").decode(), [key.decode() for key in keys]
+        return self.heard(epoch), [key.decode() for key in keys]
 
     def failed_by_key(self, keys: Sequence[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """The failed tasks among the keys; those retried meanwhile are left out."""
@@ -168,12 +171,21 @@ class ReadVerbs(StoreBase):
     def totals(self) -> Totals:
         """Counts of everything at one instant."""
         epoch, queued, running, finished, failed, live, overdue = self.link.call(self.scripts.counts())
-        return Totals(epoch.decode(), Counts(queued, running, finished, failed), live, overdue)
+        return Totals(self.heard(epoch), Counts(queued, running, finished, failed), live, overdue)
 
     def watch(self, seconds: float) -> Standing:
         """How things stand, and the promise that ``wait_event`` returns at the next change within
         ``seconds``."""
-        return _standing(self.link.call(self.scripts.watch(int(seconds * 1e6))))
+        return self._standing(self.link.call(self.scripts.watch(int(seconds * 1e6))))
+
+    def _standing(self, told: list[Any]) -> Standing:
+        epoch, *numbers, event, due = told
+        finished, failures, queued, running, live, overdue = numbers
+        # A little later, so that it has run out by then.
+        next_due = due / 1e6 + 0.002 if due >= 0 else math.inf
+        return Standing(
+            self.heard(epoch), finished, failures, queued, running, live, overdue, event.decode(), next_due
+        )
 
     def place(self) -> tuple[str, int, int, int, int]:
         """At one instant: epoch, number of the last task that was created, tasks that have not ended,
@@ -184,7 +196,7 @@ class ReadVerbs(StoreBase):
         epoch, created, queued, running, finished, failures = self.transaction(
             ("HGET", self.keys["control"], "epoch"), *commands
         )
-        return (epoch or b"").decode(), created, queued + running, finished, failures
+        return self.heard(epoch), created, queued + running, finished, failures
 
     def since(self, finished: int, failures: int, most: int) -> tuple[str, Rows, list[str], Rows, list[Any]]:
         """The epoch, and up to ``most`` tasks each that finished and failed from these places on: finished
@@ -194,9 +206,10 @@ class ReadVerbs(StoreBase):
             ("LRANGE", self.keys["finished"], finished, finished + most - 1),
             ("LRANGE", self.keys["failures"], failures, failures + most - 1),
         )
+        self.heard(epoch)
         names = [key.decode() for key in keys]
         failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return (epoch or b"").decode(), self._rows(rows), names, failed, conditions
+        return self.heard(epoch), self._rows(rows), names, failed, conditions
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
         """Whether each was collected."""
@@ -218,25 +231,16 @@ class ReadVerbs(StoreBase):
             command("LRANGE", self.keys["failures"], failures, failures + most - 1),
         ]
         told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
+        standing = self._standing(told)
         names = [key.decode() for key in keys]
         failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return Ended(_standing(told), self._rows(rows), names, failed, conditions)
+        return Ended(standing, self._rows(rows), names, failed, conditions)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
         parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
         with self.waiting_link() as link:
             return link.call(command(*parts), wait=seconds) is not None
-
-
-def _standing(told: list[Any]) -> Standing:
-    epoch, *numbers, event, due = told
-    finished, failures, queued, running, live, overdue = numbers
-    # A little later, so that it has run out by then.
-    next_due = due / 1e6 + 0.002 if due >= 0 else math.inf
-    return Standing(
-        epoch.decode(), finished, failures, queued, running, live, overdue, event.decode(), next_due
-    )
 
 
 def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ._names import random_token
 from ._records import Exit, WorkerInfo, WorkerState
-from ._store_base import FORMAT
+from ._store_base import new_epoch
 from ._store_reads import ReadVerbs
 from ._store_tasks import TaskVerbs
 from ._trust import PYTHON
@@ -95,7 +94,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             }
             told["lease"] = lease
             args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
-        command = self.scripts.register(known, random_token(), FORMAT, int(lease * 1e6), *args)
+        command = self.scripts.register(known, new_epoch(), int(lease * 1e6), *args)
         reply = self.link.call(command)
         if reply[0] == b"TAKEN" and self.reap():
             # Its holder had been gone for longer than its lease, and nobody had looked.
@@ -110,8 +109,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             gone = [name.decode() for name in reply[1]]
             why = "is not known any more: the network was reset" if known else "was stopped while it started"
             raise WorkerLost(f"worker {gone[0]!r} {why}", worker_id=gone[0])
-        self.accept_format(int(reply[2]))
-        self.epoch = reply[1].decode()
+        self.epoch = self.heard(reply[1])
         return self.epoch
 
     def beat(self, members: Sequence[tuple[str, str]], lease: float) -> Beat:
@@ -122,7 +120,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         if reply[0] == b"EPOCH":
             if not reply[1]:
                 return Beat("?" * len(members), 0)
-            self.epoch = reply[1].decode()
+            self.epoch = self.heard(reply[1])
             return self.beat(members, lease)
         return Beat(reply[1].decode(), reply[2])
 
@@ -169,7 +167,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         if reply[0] == b"EPOCH":
             if not reply[1]:
                 return [], []
-            self.epoch = reply[1].decode()
+            self.epoch = self.heard(reply[1])
             return self.bury_or_replace(ends, come_back=come_back)
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[4]]
 
@@ -194,6 +192,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         commands.append(("ZRANGE", self.keys["leases"], 0, -1, "WITHSCORES"))
         *hashes, leases = self.transaction(*commands)
         cards, control, ends, tallies, running = (dict(zip(h[::2], h[1::2], strict=True)) for h in hashes)
+        self.heard(control.get(b"epoch"))
         due = dict(zip(leases[::2], leases[1::2], strict=True))
         at_work = {row[0]: row[3] for row in self.running_rows(list(running.values()))}
         infos = [_info(wid, card, control, ends, tallies, due, at_work) for wid, card in cards.items()]
@@ -202,9 +201,11 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def worker_states(self) -> dict[str, WorkerState]:
         """The state of every worker; one small command."""
         fields = self.link.call(command("HGETALL", self.keys["control"]))
+        control = dict(zip(fields[::2], fields[1::2], strict=True))
+        self.heard(control.get(b"epoch"))
         return {
             name[2:].decode(): LETTERS[chr(value[0])]
-            for name, value in zip(fields[::2], fields[1::2], strict=True)
+            for name, value in control.items()
             if name.startswith(b"w:")
         }
 
@@ -309,7 +310,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
     def reset_tasks(self) -> None:
         """Deletes the tasks and what belongs to them; workers stay members."""
         if self._adopt():
-            reply = self.link.call(self.scripts.reset_tasks(self.epoch, random_token()))
+            reply = self.link.call(self.scripts.reset_tasks(self.epoch, new_epoch()))
             self.epoch = ""
             # Else it was reset during this call: by somebody, or by this call, sent twice.
             if reply[0] == b"ok":

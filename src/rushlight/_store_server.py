@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._keys import network_of, networks_pattern
-from ._store_base import StoreBase
+from ._store_base import StoreBase, format_of
 from ._wire import command
 
 #: Keys a server looks at per step while it searches for networks.
@@ -75,13 +75,13 @@ class ServerVerbs(StoreBase):
     def _network(self, name: str) -> NetworkFound:
         keys = type(self.keys)(name)
         idle = self.link.call(command("OBJECT", "IDLETIME", keys["control"]))
-        form, tasks, live = self.link.call_many(
-            command("HGET", keys["control"], "format")
+        epoch, tasks, live = self.link.call_many(
+            command("HGET", keys["control"], "epoch")
             + command("HLEN", keys["index"])
             + command("ZCARD", keys["leases"]),
             3,
         )
-        return NetworkFound(name, int(form or 0), tasks, live, idle)
+        return NetworkFound(name, format_of((epoch or b"").decode()), tasks, live, idle)
 
     def snapshots(self) -> list[tuple[int, int]]:
         """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be

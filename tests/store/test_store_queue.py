@@ -171,7 +171,7 @@ def test_who_writes_keeps_a_network_that_others_began(ground: Ground, how: str) 
     if how != "register":
         other.push(ground.encode())
     assert -1 == ground.raw.pttl(ground.key("control"))
-    assert b"begun" == ground.raw.hget(ground.key("control"), "epoch")
+    assert begun.encode() == ground.raw.hget(ground.key("control"), "epoch")
 
 
 def test_a_reset_of_tasks_whose_reply_is_lost_happens_once(ground: Ground) -> None:

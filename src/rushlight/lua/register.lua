@@ -3,12 +3,12 @@
 -- has none. The same token again moves a worker on from starting to running; another token takes over an
 -- id only when its last holder is gone.
 -- KEYS: control workers ends leases events.
--- ARGV: '1' if the workers have been here before, proposed epoch, format, lease in microseconds, then per
---   worker: id, token, letter, card.
--- Reply: {'ok', epoch, format}, or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
+-- ARGV: '1' if the workers have been here before, proposed epoch, lease in microseconds, then per worker: id,
+--   token, letter, card.
+-- Reply: {'ok', epoch}, or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
 --   meanwhile, or workers that have been here and of which the network, reset since, knows nothing).
 local now, taken, gone = clock(), {}, {}
-for i = 5, #ARGV, 4 do
+for i = 4, #ARGV, 4 do
   local status = redis.call('HGET', KEYS[1], 'w:' .. ARGV[i])
   if status then
     local letter, mine = string.sub(status, 1, 1), string.sub(status, 2) == ARGV[i + 1]
@@ -22,11 +22,10 @@ end
 if #taken > 0 then return {'TAKEN', taken} end
 if #gone > 0 then return {'GONE', gone} end
 local first = redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2]) == 1
-redis.call('HSETNX', KEYS[1], 'format', ARGV[3])
 -- Somebody may have opened the network and not confirmed it yet.
 if redis.call('PERSIST', KEYS[1]) == 1 or first then begun(KEYS[5]) end
-local due = string.format('%.0f', now + tonumber(ARGV[4]))
-for i = 5, #ARGV, 4 do
+local due = string.format('%.0f', now + tonumber(ARGV[3]))
+for i = 4, #ARGV, 4 do
   local id, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', KEYS[1], 'w:' .. id)
   -- A terminate that came while the worker was starting stays in force.
@@ -39,6 +38,6 @@ for i = 5, #ARGV, 4 do
   if letter == 'r' then redis.call('HSET', KEYS[1], 'r:' .. id, '1') end
   redis.call('ZADD', KEYS[4], due, id)
 end
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'format', 'watch')
-announce(KEYS[5], c[3], now)
-return {'ok', c[1], c[2]}
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
+announce(KEYS[5], c[2], now)
+return {'ok', c[1]}
