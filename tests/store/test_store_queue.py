@@ -8,6 +8,7 @@ from ground import Ground, Stats, Tape, blocked, lose_reply
 from harness import Background, keys_of, wait_until
 from rushlight import Rush, _reader
 from rushlight._records import Counts, TaskState
+from rushlight._store_base import new_epoch
 from rushlight.errors import DataMissing, UnknownKey
 
 GONE = {"message": "Removed from queue"}
@@ -162,7 +163,7 @@ def test_who_writes_keeps_a_network_that_others_began(ground: Ground, how: str) 
     if how == "refused":
         other.push(ground.encode())
         ground.store.reset_all([])
-    ground.store.link.call(ground.store.scripts.open("begun", 1))
+    ground.store.link.call(ground.store.scripts.open(new_epoch()))
     assert 0 < ground.raw.pttl(ground.key("control"))
     if how == "register":
         ground.member()
