@@ -163,7 +163,8 @@ def test_who_writes_keeps_a_network_that_others_began(ground: Ground, how: str) 
     if how == "refused":
         other.push(ground.encode())
         ground.store.reset_all([])
-    ground.store.link.call(ground.store.scripts.open(new_epoch()))
+    begun = new_epoch()
+    ground.store.link.call(ground.store.scripts.open(begun))
     assert 0 < ground.raw.pttl(ground.key("control"))
     if how == "register":
         ground.member()
