@@ -328,10 +328,12 @@ def main() -> int:
         print(
             f"memory in MB and open files of: {names}; data on the server in MB, its keys, lines of the log"
         )
-        for _ in range(given.rounds):
-            soak.round()
-            print(row(soak.samples[-1]), flush=True)
-        soak.close()
+        # Whatever happens: first the workers, which would start the server again, then the server.
+        with soak.rush:
+            for _ in range(given.rounds):
+                soak.round()
+                print(row(soak.samples[-1]), flush=True)
+            soak.close()
         faults = [*soak.faults, *judge(soak.samples)]
     print(f"{soak.tasks:,} tasks and {soak.lives:,} lives in {time.monotonic() - began:,.0f} s")
     print("\n".join(faults) or "nothing grew, nothing was lost, nothing is left")
