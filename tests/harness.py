@@ -68,11 +68,12 @@ def binaries() -> dict[str, str | None]:
 class Server:
     """One server process, on a socket of its own and on no port unless ``options`` ask for one."""
 
-    def __init__(self, binary: str, *options: str) -> None:
+    def __init__(self, binary: str, *options: str, config: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rlt-", dir="/tmp")).resolve()
         self.socket = self.folder / "s"
         self._command = [
-            *(binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)),
+            *((binary, str(config)) if config else (binary,)),
+            *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)),
             *("--save", "", "--logfile", str(self.folder / "log"), *options),
         ]
         self._keeper: subprocess.Popen[str] | None = None

@@ -10,11 +10,12 @@ import hashlib
 import hmac
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,6 +30,7 @@ from redis.retry import Retry
 
 from . import _server
 from ._sentinel import SentinelUrl
+from ._trust import bound_for_network
 from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning, escaped
 
 _SCHEMES = {
@@ -43,6 +45,9 @@ _SCHEMES = {
 #: Commands that came with Redis 6.2; versions are no guide (Valkey reports odd ones), features are.
 _FLOOR = ("BLMOVE", "GETEX", "XAUTOCLAIM")
 
+#: Words of a URL's query that nobody else is to see.
+_PASSWORDS = ("password", "sentinel_password", "ssl_password")
+
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
@@ -52,7 +57,8 @@ class StoreConfig:
     is sent again on a new connection, and gives up after ``patience``: long enough for a server's
     restart. ``credential_provider``: asked for user and password at every connection, an object with
     redis-py's ``get_credentials`` or the ``module:name`` of one (or of what makes one), by which other
-    processes can find it too. Picklable; ``repr`` shows neither password nor secret.
+    processes can find it too. Picklable; ``repr`` shows neither password nor secret. What is
+    stored on a server holds neither: whoever reads it there has settings of his own to take them from.
     """
 
     url: str | None = field(default=None, repr=False)
@@ -63,6 +69,15 @@ class StoreConfig:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     large_object_dir: str | None = None
     credential_provider: Any = field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {name: getattr(self, name) for name in self.__slots__}
+        if not bound_for_network():
+            return _rebuilt, (told,)
+        told |= {"url": self.public_url, "secret": None, "options": {}}
+        if not isinstance(self.credential_provider, str):
+            told["credential_provider"] = None
+        return _completed, (told,)
 
     @classmethod
     def find(cls, url: str | None = None, secret: str | bytes | None = None, **settings: Any) -> StoreConfig:
@@ -108,7 +123,7 @@ class StoreConfig:
         if self.url is None:
             return None
         words = urlsplit(self.url).query.split("&")
-        query = "&".join(word for word in words if not word.startswith(("password=", "sentinel_password=")))
+        query = "&".join(word for word in words if unquote(word.partition("=")[0]) not in _PASSWORDS)
         return f"{self.address}?{query}" if query else self.address
 
     def key(self) -> bytes | None:
@@ -174,6 +189,20 @@ class StoreConfig:
         if given is None:
             return {}
         return {"credential_provider": _named(given) if isinstance(given, str) else given}
+
+
+def _rebuilt(told: Mapping[str, Any]) -> StoreConfig:
+    return StoreConfig(**told)
+
+
+def _completed(told: Mapping[str, Any]) -> StoreConfig:
+    """A config that came by way of a server, with password and secret as this process has them for it."""
+    config = StoreConfig(**told)
+    own = StoreConfig.find()
+    if own.public_url != config.public_url:
+        return config
+    provider = config.credential_provider or own.credential_provider
+    return replace(config, url=own.url, secret=own.secret, credential_provider=provider)
 
 
 def secret_text(secret: bytes) -> str:

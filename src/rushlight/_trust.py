@@ -33,6 +33,8 @@ _PICKLED: Final = 1
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _WAY_OUT: Final = "start manager and workers with the same secret= or RUSHLIGHT_SECRET"
 
+#: Whether this thread pickles for a network: see ``bound_for_network``.
+_sealing = threading.local()
 #: cloudpickle's list of modules to send by value belongs to the process, so one dump at a time.
 _by_value_lock = threading.Lock()
 
@@ -111,6 +113,7 @@ class Trust:
         to do so for every purpose but ``"value"``.
         ``where`` is what an EncodeError calls the object.
         """
+        _sealing.now = True
         homes = _homes(obj) if (purpose != "value" if by_value is None else by_value) else []
         try:
             body = _dumps_by_value(obj, homes) if homes else _dumps(obj)
@@ -118,6 +121,8 @@ class Trust:
             path = (where or purpose) + unpicklable_part(obj, _dumps)
             reason = f"{type(error).__name__}: {error}"
             raise EncodeError(f"{path} cannot be stored or sent: {reason}", path=path) from error
+        finally:
+            _sealing.now = False
         return self.seal(purpose, body, pickled=True)
 
     def loads(self, purpose: str, sealed: bytes | bytearray) -> Any:
@@ -169,6 +174,12 @@ class Trust:
         else:
             why = f"the {purpose} was changed or cut after it was signed"
         return SignatureMismatch(f"not to be trusted, and not read: {why}", purpose=purpose)
+
+
+def bound_for_network() -> bool:
+    """True while this thread pickles what others may read: a seal is no lock, so objects that hold a secret
+    leave it out then."""
+    return getattr(_sealing, "now", False)
 
 
 def unverified_body(sealed: bytes) -> bytes:
