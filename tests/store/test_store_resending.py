@@ -1,0 +1,193 @@
+"""Whatever is said to a server may be said twice: at once, because a reply was lost, or late, when a packet
+of long ago arrives. Every verb and every script has a row in ``resending.ROWS``."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import Server
+from store.resending import ROWS, Row, Stage, again, line, picture, timeless
+from rushlight._member import Member
+from rushlight._scripts import KEYS
+from rushlight._store import Store
+from store.conftest import binary_of
+
+#: Public names that need no row, and why.
+NO_TRIP = {
+    "Store.accept_format": "looks at a number",
+    "Store.close": "closes connections",
+    "Store.waiting_link": "lends a connection",
+    "Store.encode_tasks": "makes bytes",
+    "Store.encode_results": "makes bytes",
+    "Store.encode_condition": "makes bytes",
+    "Store.keep_spilled": "part of push, begin and settle, in their rows",
+    "Store.require_trust": "looks at the settings",
+    "Store.running_rows": "reads bytes",
+    "Store.listen": "only reads; a line that breaks is told to the supervisor, which listens anew",
+    "Member.begin_behind": "sends nothing",
+    "Member.end_behind": "hears what begin and settle sent: test_store_connections has cut connections",
+    "Member.gone": "sends nothing",
+}
+#: The bare cases wait for nothing; those of work that goes on need their own sight of the stage.
+Meanwhile = Callable[[Stage], None]
+
+serial = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server for all stages."""
+    server = Server(binary_of("valkey"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def stage(server: Server, no_leaks: None, tmp_path: Path) -> Iterator[Callable[[], Stage]]:
+    """``stage()``: a network in full use, the same each time."""
+    made: list[Stage] = []
+
+    def make() -> Stage:
+        made.append(Stage(server, f"stage-{next(serial)}", str(tmp_path)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def ready(stage: Callable[[], Stage], row: Row) -> Stage:
+    """A stage on which the row's call may be made."""
+    made = stage()
+    if row.before is not None:
+        row.before(made)
+    return made
+
+
+def exempt(row: Row, what: str) -> None:
+    """Runs the test of a row to be mended all the same, and says what it was expected to say."""
+    if what in row.late:
+        pytest.xfail(row.late[what])
+
+
+def test_every_verb_and_every_script_has_a_row(stage: Callable[[], Stage]) -> None:
+    """A verb or a script that is added without a row in the table makes this fail."""
+    verbs = {
+        f"{owner.__name__}.{name}"
+        for owner in (Store, Member)
+        for name, _ in inspect.getmembers(owner)
+        if not name.startswith("_")
+    }
+    assert [] == sorted(verbs - {row.verb for row in ROWS} - NO_TRIP.keys())
+    assert [] == sorted(NO_TRIP.keys() - verbs)
+    packed: set[str] = set()
+    for row in ROWS:
+        one = ready(stage, row)
+        with line() as heard:
+            row.act(one)
+        packed |= heard.packed
+    assert [] == sorted(KEYS.keys() - packed)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+def test_a_lost_reply_changes_nothing(stage: Callable[[], Stage], row: Row) -> None:
+    """Sent again because an answer was lost, whichever of its trips that was, a call answers the same and
+    leaves the same as said once."""
+    clean = ready(stage, row)
+    with line() as heard:
+        answer = row.act(clean)
+    left = timeless(picture(clean))
+    exempt(row, "resent")
+    assert heard.sent
+    for lost in range(len(heard.sent)):
+        other = ready(stage, row)
+        with line(lost):
+            assert answer == row.act(other), f"reply {lost} was lost"
+        assert left == timeless(picture(other)), f"reply {lost} was lost"
+
+
+# --- what goes on before a packet arrives again -------------------------------------------------------
+
+
+def nothing(_: Stage) -> None:
+    """The packet comes right behind the first."""
+
+
+def work(stage: Stage) -> None:
+    """Everything that can go on does: what failed is tried again, what is queued is taken and decided, new
+    tasks come, boards, budgets, logs and orders move on."""
+    store, ground = stage.store, stage.ground
+    ben = stage.life("eva", 7)
+    store.retry([key for key in store.failures(0)[1] if key], ignore=True, next_seed=False)
+    store.push(ground_batch("z1", "z2", "z3", "z4"))
+    for n in range(4):
+        for key in ground.claim(ben, 2):
+            state = store.look_up(key).running[0]
+            verdict = ground.finishing if n % 2 else ground.failing
+            ben.settle([verdict(key, state[1])], {})
+    stage.take(ben)
+    stage.board().add("k", 3.0)
+    store.name_spec("three", [])
+    store.add_logs("ben", [{"t": 3.0, "msg": "later"}])
+
+
+def ground_batch(*keys: str) -> Any:
+    from store.resending import batch
+
+    return batch(*keys)
+
+
+def next_lives(stage: Stage) -> None:
+    """Every worker is lost, and lives again under its id, with tasks in hand."""
+    members = (stage.ann, stage.ben, stage.sup)
+    stage.ground.expire(*members)
+    stage.store.reap()
+    stage.store.push(ground_batch("z1", "z2", "z3", "z4"))
+    for wid in ("ann", "ben", "sup", "eve"):
+        if wid not in stage.store.worker_states() or stage.store.worker_states()[wid].value in ("lost", "killed", "terminated"):
+            member = stage.life(wid, 9, supervisor="s9")
+            stage.ground.claim(member, 1)
+
+
+def lives_over(stage: Stage) -> None:
+    """As before, and those lives have ended too."""
+    next_lives(stage)
+    stage.store.stop(["ann", "ben", "sup", "eve"], kill=True)
+
+
+def tasks_reset(stage: Stage) -> None:
+    """The tasks are gone, others have come."""
+    stage.store.reset_tasks()
+    stage.store.push(ground_batch("z1", "z2"))
+
+
+def all_reset(stage: Stage) -> None:
+    """Nothing is left."""
+    stage.store.reset_all(stage.store.reset_all([]))
+
+
+MEANWHILE = (nothing, work, next_lives, lives_over, tasks_reset, all_reset)
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("row", [row for row in ROWS], ids=lambda row: row.title)
+def test_a_late_packet_changes_nothing(
+    stage: Callable[[], Stage], row: Row, meanwhile: Meanwhile
+) -> None:
+    """The packets of a call that was heard arrive again after other work: nothing is changed by them."""
+    one = ready(stage, row)
+    with line() as heard:
+        row.act(one)
+    meanwhile(one)
+    before = picture(one)
+    again(one, heard)
+    exempt(row, meanwhile.__name__)
+    assert before == picture(one)
+    if meanwhile is all_reset:
+        assert [] == list(one.raw.scan_iter(match=f"rl:{{{one.ground.network}}}:*"))
