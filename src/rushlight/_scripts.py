@@ -50,14 +50,14 @@ KEYS: dict[str, tuple[str, ...]] = {
     "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
     "register": ("control", "workers", "ends", "leases", "events"),
     "beat": ("control", "leases", "deadlines"),
-    "reap": (*_LOSING, "orders"),
+    "reap": (*_LOSING, "orders", "answers"),
     "bury": (*_LOSING, "ends"),
     "stop": (*_LOSING, "orders", "answers"),
     "keep:specs": ("control", "specs"),
     "keep:blobs": ("control", "blobs"),
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
-    "current": ("control", "events", "orders"),
+    "current": ("control", "events", "orders", "answers"),
     "log": ("control", "logs", "shares"),
     "together": (),
     "collect": ("control", "collected"),
@@ -156,8 +156,8 @@ class RosterScripts(Packer):
     def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
         return self._pack("beat", (epoch, lease, *workers))
 
-    def reap(self, epoch: str, condition: bytes) -> bytes:
-        return self._pack("reap", (epoch, condition))
+    def reap(self, epoch: str, call: Call, condition: bytes) -> bytes:
+        return self._pack("reap", (epoch, *call, condition))
 
     def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
         return self._pack("bury", (epoch, int(come_back), *ends))
@@ -171,8 +171,8 @@ class RosterScripts(Packer):
     def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:specs", (epoch, *pairs))
 
-    def current(self, epoch: str, digest: str, order: bytes) -> bytes:
-        return self._pack("current", (epoch, digest, order))
+    def current(self, epoch: str, call: Call, digest: str, order: bytes) -> bytes:
+        return self._pack("current", (epoch, *call, digest, order))
 
     def log(self, epoch: str, limit: int, share: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, share, worker_id, *entries))

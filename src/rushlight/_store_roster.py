@@ -131,14 +131,17 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         condition = self.encode_condition(
             {"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"}
         )
-        return [wid.decode() for wid in self.write(lambda epoch: self.scripts.reap(epoch, condition))[1]]
+        call = self.new_call()
+        reply = self.write(lambda epoch: self.scripts.reap(epoch, call, condition))
+        return [wid.decode() for wid in reply[1]]
 
     def _adopt(self) -> bool:
         """Takes the epoch the network has; False if it has none, and then nothing is to be done."""
         return bool(self._open(create=False))
 
     def bury(self, ends: Sequence[WorkerEnd]) -> list[str]:
-        """Ends workers whose process ended or that leave; returns those that had not ended before."""
+        """Ends workers whose process ended or that leave; returns those that had not ended before: of
+        one whose end is said twice, nothing the second time."""
         return self.bury_or_replace(ends, come_back=False)[0]
 
     def bury_or_replace(
@@ -282,7 +285,8 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         them."""
         said = {"op": "reload", "worker_ids": list(worker_ids), "spec": digest}
         order = msgspec.msgpack.encode(said) if worker_ids else b""
-        self.write(lambda epoch: self.scripts.current(epoch, digest, order))
+        call = self.new_call()
+        self.write(lambda epoch: self.scripts.current(epoch, call, digest, order))
 
     def await_spec(self, seconds: float) -> str:
         """The digest of the start arguments for workers that were told none; waits for it, '' where it did

@@ -1,7 +1,7 @@
 -- include: gate line settle lose
 -- Ends workers whose process has ended, or that leave: final state, exit report, and the fate of tasks
 -- they still held. A state that was final before stays (a killed worker's process dies later); the exit
--- report is kept in any case. Only the life the token names is ended. Letter i: it is about to come back.
+-- report is kept even so, the first that says how the process ended. Only the life the token names is ended. Letter i: it is about to come back.
 -- KEYS: control running failed failures tallies workers events, then the line, then ends.
 -- ARGV: epoch, '1' where interrupted workers are to come back, then per worker: id, token, letter, condition,
 --   report (packed).
@@ -13,12 +13,23 @@ though_full(KEYS[1])
 local keys = losing_keys('ends')
 local now, ids, gone, back = clock(), {}, {}, {}
 local stamp = cmsgpack.pack(now)
+
+-- A worker that leaves says nothing of its process; its supervisor does, a little later.
+local function note_end(wid, report)
+  local before = redis.call('HGET', keys.ends, wid)
+  if before then
+    local said = cmsgpack.unpack(report)
+    if string.sub(before, #stamp + 1) == report or not (said.exit_code or said.signal) then return end
+  end
+  redis.call('HSET', keys.ends, wid, stamp .. report)
+end
+
 for i = 3, #ARGV, 5 do
   local wid, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
   if status and string.sub(status, 2) == token then
-    redis.call('HSET', keys.ends, wid, stamp .. ARGV[i + 4])
-    if ARGV[2] == '1' and is_interrupted(status) then
+    note_end(wid, ARGV[i + 4])
+    if ARGV[2] == '1' and letter ~= 'i' and is_interrupted(status) then
       back[#back + 1] = wid
     elseif retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid

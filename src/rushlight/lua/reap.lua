@@ -1,14 +1,16 @@
--- include: gate line settle lose
+-- include: gate line settle lose answers
 -- What has run out of time, by the server's clock: workers whose lease has (they are lost), and tasks whose
 -- deadline has (their attempt failed, and a worker under a supervisor ends with it). Anybody may call it; of
--- two callers one finds them, the other none.
--- KEYS: control running failed failures tallies workers events, then the line, then orders.
--- ARGV: epoch, condition of the tasks of lost workers.
+-- two callers one finds them, the other none. Sent again, it gives the first answer.
+-- KEYS: control running failed failures tallies workers events, then the line, then orders, answers.
+-- ARGV: epoch, call, milliseconds to keep its answer, condition of the tasks of lost workers.
 -- Reply: {'ok', ids lost now, keys failed, keys queued again}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
-local keys = losing_keys('orders')
+local keys = losing_keys('orders', 'answers')
+local before = answered(keys.answers, ARGV[2])
+if before then return before end
 local now, ids, gone, stopped, late = clock(), {}, {}, {}, 0
 local stamp, until_now = cmsgpack.pack(now), string.format('%.0f', now)
 for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', until_now)) do
@@ -16,7 +18,7 @@ for _, wid in ipairs(redis.call('ZRANGEBYSCORE', keys.leases, '-inf', until_now)
   if retire(keys, wid, status, 'l') then
     ids[#ids + 1] = wid
     local said = card(keys, wid)
-    gone[wid] = {condition = ARGV[2], requeue = said.on_lost == 'requeue', crashes = said.crashes}
+    gone[wid] = {condition = ARGV[4], requeue = said.on_lost == 'requeue', crashes = said.crashes}
   end
 end
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', keys.deadlines, '-inf', until_now)) do
@@ -44,4 +46,4 @@ if #ids == 0 and late == 0 then return {'ok', {}, {}, {}} end
 for wid, fate in pairs(stopped) do gone[wid] = fate end
 local failed, again = lose(keys, gone, now)
 announce(keys.events, c[2], now)
-return {'ok', ids, failed, again}
+return answer(keys.answers, ARGV[2], ARGV[3], {'ok', ids, failed, again})
