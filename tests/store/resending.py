@@ -25,23 +25,19 @@ from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
 from rushlight._store_roster import WorkerCard, WorkerEnd
-from rushlight._store_tasks import Encoded, NewTask
+from rushlight._store_tasks import Encoded
 from rushlight._wire import Link
 
 #: A time of the server's clock as a record holds it.
 _TIME = re.compile(rb"\xcf\x00\x06.{6}", re.DOTALL)
 
 
-def task(key: str, **opts: Any) -> NewTask:
-    """A task under a key of the test's choice."""
-    encode = msgspec.msgpack.encode
-    return NewTask(key, encode(opts or None) + encode(key) + encode({"x": key}) + b"\xc0")
-
-
 def batch(*keys: str, spilled: dict[str, bytes] | None = None, **opts: Any) -> Encoded:
-    """Tasks that share their options."""
+    """Tasks under keys of the test's choice; they share their options."""
+    encode = msgspec.msgpack.encode
+    heads = [encode(opts or None) + encode(key) + encode({"x": key}) + b"\xc0" for key in keys]
     workers = (opts["w"],) if "w" in opts else ()
-    return Encoded([task(key, **opts) for key in keys], spilled or {}, workers)
+    return Encoded(list(keys), heads, spilled or {}, workers, plain=not opts)
 
 
 class Stage:
@@ -252,8 +248,9 @@ def _settle(stage: Stage, *verdicts: Any) -> Any:
 
 
 NEW_NETWORK = (
-    "a first word to a name that holds nothing makes it a network: nothing is left that could know better"
+    "a first word to a name that holds nothing begins a network: nothing is left that could know better"
 )
+UNCONFIRMED = "what it begins is gone within a minute, as nobody confirms it"
 NO_ROOM = (
     "a task that found no room may find some later; its caller has it pushed again under its key, or knows it"
 )
@@ -310,7 +307,7 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.reset_all", lambda s: sorted(s.store.reset_all([])), name="refused"),
     Row("Store.write", lambda s: fix_root(s.store, "[1,2,3]"), name="root"),
     Row("Store.write", lambda s: s.board().add("k", 2.0), name="board", late={"work": LATER_SCORE}),
-    Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": NEW_NETWORK}),
+    Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": UNCONFIRMED}),
     Row("Store.keep_spec", lambda s: s.store.keep_spec("two", b"sealed")),
     Row("Store.keep_code", lambda s: s.store.keep_code(b"c" * 2_000_000)),
     Row("Store.keep_code", lambda s: s.store.keep_code(b"c" * 9_000_000), name="chunks"),
@@ -363,11 +360,11 @@ WORKERS: tuple[Row, ...] = (
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("t1")), name="fail with retries left"),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("r2", y=1)), name="not its own"),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("m1", y=1)), _plain_worker, name="plain"),
-    Row("Member.step", lambda s: s.ann.step(s.ground.finishing("r1", y=1), task("n1"), {})),
-    Row("Member.step", lambda s: s.ann.step(s.ground.failing("t1"), task("n1"), {}), name="fail"),
+    Row("Member.step", lambda s: s.ann.step(s.ground.finishing("r1", y=1), batch("n1"), {})),
+    Row("Member.step", lambda s: s.ann.step(s.ground.failing("t1"), batch("n1"), {}), name="fail"),
     Row(
         "Member.step",
-        lambda s: s.ann.step(s.ground.finishing("m1", y=1), task("n3"), {}),
+        lambda s: s.ann.step(s.ground.finishing("m1", y=1), batch("n3"), {}),
         _plain_worker,
         name="plain",
     ),
