@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 from . import _inputs
 from ._member import Member
@@ -15,6 +16,15 @@ from .errors import WorkerLost
 
 #: Seconds a wait for other workers' units lasts at most before leases are looked at again.
 _STEP = 5.0
+
+
+@dataclass(slots=True)
+class Calls:
+    """What a worker has said of a budget: the number of its last call, and whether that was a ``take`` that
+    got no answer."""
+
+    last: int = 0
+    unheard: bool = False
 
 
 class Budget:
@@ -26,9 +36,9 @@ class Budget:
     ``n`` it gave, so that a larger one later carries on.
     """
 
-    def __init__(self, member: Member, numbers: dict[str, int], name: str, n: int) -> None:
+    def __init__(self, member: Member, calls: Calls, name: str, n: int) -> None:
         self._member = member
-        self._numbers = numbers
+        self._calls = calls
         self.name = name
         self.n = n
 
@@ -60,7 +70,7 @@ class Budget:
     def give_back(self) -> bool:
         """Gives back the unit this worker holds, which it has no use for; False where it holds none that is
         unused."""
-        number = self._next()
+        number = self._next_number()
         scripts = self._member.store.scripts
         try:
             return bool(self._member._write(lambda m: [scripts.give_back(m[:3], self.name, number)])[2])
@@ -82,13 +92,16 @@ class Budget:
         """Units spent and units held, from one instant."""
         return self._member.store.budget(self.name)
 
-    def _next(self) -> int:
-        self._numbers[self.name] = number = self._numbers.get(self.name, 0) + 1
-        return number
+    def _next_number(self) -> int:
+        self._calls.last += 1
+        self._calls.unheard = False
+        return self._calls.last
 
     def _ask(self) -> tuple[bool, int]:
-        """Whether there was a unit, and else how many may come back from elsewhere."""
-        number = self._next()
+        """Whether there was a unit, and else how many may come back from elsewhere. A call that was given up
+        without an answer is asked again under its number: the server may have given it a unit."""
+        number = self._calls.last if self._calls.unheard else self._next_number()
+        self._calls.unheard = True
         card, scripts = self._member.card, self._member.store.scripts
         process = f"{card.hostname}:{card.pid}"
         try:
@@ -96,6 +109,8 @@ class Budget:
                 lambda member: [scripts.take(member[:3], self.name, number, self.n, process)]
             )
         except WorkerLost:
+            self._calls.unheard = False
             return False, 0
+        self._calls.unheard = False
         taken, elsewhere = bool(reply[2]), 0 if self._member.leaving else int(reply[3])
         return taken, elsewhere

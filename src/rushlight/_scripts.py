@@ -48,7 +48,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "look": ("control", "index", "queued", "running", "finished", "failed", "lapses"),
     "watch": ("control", "queued", "running", "finished", "failures", "leases", "events", "deadlines"),
     "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
-    "register": ("control", "workers", "ends", "leases", "events"),
+    "register": ("control", "workers", "ends", "leases", "events", "tallies", "budgets"),
     "beat": ("control", "leases", "deadlines"),
     "reap": (*_LOSING, "orders", "answers"),
     "bury": (*_LOSING, "ends"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _inputs
 from ._boards import BoardReader, shared_name
-from ._budget import Budget
+from ._budget import Budget, Calls
 from ._member import Member
 from ._scripts import Author
 from ._seeding import SeedReader
@@ -20,8 +20,7 @@ class Sharing(BoardReader, SeedReader):
     _member: Member
 
     def _begin_sharing(self) -> None:
-        #: Numbers of the last calls about budgets, by budget.
-        self._budget_calls: dict[str, int] = {}
+        self._budget_calls: dict[str, Calls] = {}
         #: The root of all seeds, and the epoch it is of.
         self._root: tuple[str, Seed] | None = None
 
@@ -29,7 +28,9 @@ class Sharing(BoardReader, SeedReader):
         """``n`` units of work for the whole network: ``while worker.budget(100).take(): ...`` runs 100 tasks
         in all, whoever runs them and whoever is killed meanwhile. Makes no round trip; gone with the tasks at
         a reset."""
-        return Budget(self._member, self._budget_calls, shared_name(name), _inputs.count(n, "n"))
+        known = shared_name(name)
+        calls = self._budget_calls.setdefault(known, Calls())
+        return Budget(self._member, calls, known, _inputs.count(n, "n"))
 
     def _author(self, pack: Callable[[Author], bytes]) -> list[Any]:
         return self._member._write(lambda member: [pack(member[:3])])

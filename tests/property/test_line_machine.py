@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
@@ -22,9 +23,12 @@ from rushlight import Rush
 from rushlight._member import Member
 from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
+from rushlight._seeding import fix_root
+from rushlight._seeds import Seed, encode, of_task
 from rushlight._store_roster import WorkerEnd
 
 IDS = ("ann", "ben", "cleo")
+ROOT = 42
 _PREREQUISITE = "Prerequisite failed: "
 
 
@@ -46,6 +50,10 @@ class Known:
     #: Where it stands in the line: the queue it is in, and its number there.
     place: tuple[str, int] | None = None
     message: str = ""
+    #: Its number in the network, the seed it was pushed with, and how often it has had the next one.
+    seq: int = 0
+    seed: int | None = None
+    reseeded: int = 0
 
 
 @dataclass
@@ -72,6 +80,7 @@ class Line(Machine):
         self.tasks: dict[str, Known] = {}
         self.hands: dict[str, Hand] = {}
         self.places = itertools.count()
+        fix_root(self.ground.store, encode(ROOT))
 
     def teardown(self) -> None:
         for hand in self.hands.values():
@@ -159,15 +168,18 @@ class Line(Machine):
             "max_retries": data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)),
             "timeout": data.draw(st.lists(st.sampled_from((None, 600.0)), min_size=n, max_size=n)),
         }
+        seeds = data.draw(st.lists(st.sampled_from((None, None, 7, 2**70)), min_size=n, max_size=n))
         backoff = data.draw(st.sampled_from((0.0, 600.0)))
         known = list(self.tasks)
         one = st.lists(st.sampled_from(known), max_size=2, unique=True) if known else st.just([])
         after = data.draw(st.lists(one, min_size=n, max_size=n))
-        keys = self.rush.push_tasks([{"x": 1}] * n, backoff=backoff, after=after, **options)
-        rows = zip(keys, *options.values(), after, strict=True)
-        for key, priority, own, retries, limit, others in rows:
+        first = len(self.tasks) + 1
+        keys = self.rush.push_tasks([{"x": 1}] * n, backoff=backoff, after=after, seeds=seeds, **options)
+        rows = zip(keys, *options.values(), after, seeds, strict=True)
+        for seq, (key, priority, own, retries, limit, others, seed) in enumerate(rows, start=first):
             delays = bool(backoff and retries)
-            self.tasks[key] = Known(priority, own, retries, delays, limit is not None, list(others))
+            known = Known(priority, own, retries, delays, limit is not None, list(others), seq=seq, seed=seed)
+            self.tasks[key] = known
         # Those that wait for nothing and nobody come first, as one.
         plain = [
             key
@@ -290,8 +302,8 @@ class Line(Machine):
                 self.part(wid, "Worker was killed", again=hand.requeue)
 
     @precondition(lambda self: any(task.state == "failed" for task in self.tasks.values()))
-    @rule(data=st.data(), ignore=st.booleans())
-    def retry(self, data: st.DataObject, ignore: bool) -> None:
+    @rule(data=st.data(), ignore=st.booleans(), reseed=st.booleans())
+    def retry(self, data: st.DataObject, ignore: bool, reseed: bool) -> None:
         keys = data.draw(st.lists(st.sampled_from(list(self.tasks)), min_size=1, max_size=4, unique=True))
         went: set[str] = set()
         # Tasks know only tasks older than themselves; the keys were made in their order.
@@ -302,8 +314,10 @@ class Line(Machine):
             if task.state == "failed" and allowed and ready:
                 went.add(key)
                 task.state, task.attempt = "queued", task.attempt + 1
+                task.reseeded += reseed
         before = self.placed()
-        assert [key for key in keys if key in went] == self.rush.retry_tasks(keys, ignore_max_retries=ignore)
+        options = {"ignore_max_retries": ignore, "next_seed": reseed}
+        assert [key for key in keys if key in went] == self.rush.retry_tasks(keys, **options)
         for key in went:
             self.arrive(key)
         self.regroup(before)
@@ -405,6 +419,19 @@ class Line(Machine):
                 keys = list(group)
                 assert keys == self.in_order(keys)
                 assert place.keys() >= set(keys)
+
+    @invariant()
+    def seeds_agree(self) -> None:
+        """A task has the numbers of its place or of its own seed, whoever has it and how often."""
+        for task in self.rush.fetch_tasks(as_="tasks"):
+            known = self.tasks[task.key]
+            assert (known.seq, known.seed, known.reseeded) == (task.seq, task.seed, task.reseeded)
+            own = known.seed is not None
+            place = () if own else (known.seq - 1,)
+            path = (*place, known.reseeded) if known.reseeded else place
+            expected = np.random.SeedSequence(known.seed if own else ROOT, spawn_key=path)
+            found = of_task(lambda: Seed(ROOT), task.seq, task.seed, task.reseeded).words(4)
+            assert expected.generate_state(4).tolist() == found
 
     @invariant()
     def failures_say_why(self) -> None:

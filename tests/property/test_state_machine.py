@@ -20,6 +20,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from ground import Ground, Tape, lose_reply
 from harness import Server
 from property.histories import HISTORIES, LONGEST, STEPS, Machine, live_through
+from rushlight._budget import Budget, Calls
 from rushlight._member import Member, Verdict
 from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._store import Store
@@ -78,6 +79,11 @@ class Hand:
     asked: bool = False
     #: Tasks the server gave it in a claim whose answer it has not read yet.
     unread: list[str] | None = None
+    #: Its own calls about the budget, as a worker keeps them.
+    calls: Calls = field(default_factory=Calls)
+    #: Whether it holds a unit that it has not used, and what a call was told whose answer it has not read.
+    unit: bool = False
+    untold: bool | None = None
 
 
 class Network(Machine):
@@ -100,6 +106,8 @@ class Network(Machine):
         self.tapes: dict[int, Tape] = {}
         #: Ids the network has known since it was last deleted.
         self.heard_of: set[str] = set()
+        #: Units of the budget that are used up.
+        self.spent = 0
 
     def teardown(self) -> None:
         self.ground.close()
@@ -175,14 +183,20 @@ class Network(Machine):
         if mine and verdict.kind == "f":
             task.state, task.holder = "finished", None
             self.finished.append(verdict.key)
+            self.use_unit(hand)
         elif mine:
             self.lapse(verdict.key, again=True, author=(hand.member, verdict.attempt))
         return mine
 
+    def use_unit(self, hand: Hand) -> None:
+        """A unit is used up, if there is one."""
+        self.spent += hand.unit
+        hand.unit = False
+
     def lose(self, hand: Hand, *, again: bool) -> None:
-        """A worker is no more."""
-        hand.live = False
-        hand.unread = None
+        """A worker is no more; a unit it has not used is everybody's again."""
+        hand.live = hand.unit = False
+        hand.unread = hand.untold = None
         wid = hand.member.card.worker_id
         del self.hands[wid]
         self.dead.append(hand)
@@ -289,9 +303,10 @@ class Network(Machine):
         self.tasks.clear()
         for known in (self.queue, self.finished, self.failures):
             known.clear()
+        self.spent = 0
         for hand in self.hands.values():
-            # Claims of the old epoch are forgotten with their tasks.
-            hand.unread = None
+            # Claims of the old epoch are forgotten with their tasks, and so are units.
+            hand.unread, hand.unit, hand.untold = None, False, None
 
     # --- workers come and go --------------------------------------------------------------------
 
@@ -359,6 +374,8 @@ class Network(Machine):
         else:
             end = WorkerEnd(wid, member.card.token, WorkerState.LOST, exit=Exit(signal=9))
             self.call(self.managers[0], fault, lambda: self.managers[0].bury([end]))
+        if how == "leave":
+            self.use_unit(hand)
         if how == "crash":
             self.lose_all([wid])
         else:
@@ -481,6 +498,41 @@ class Network(Machine):
             hand.unread = None if heard else given
             assert not heard or self.ground.taken(answer[1]) == given
 
+    # --- budgets --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.hands or self.dead)
+    @rule(data=st.data(), n=st.sampled_from((2, 4)), fault=faults)
+    def take(self, data: st.DataObject, n: int, fault: str) -> None:
+        """A worker asks for a unit; with that it has used the one it holds."""
+        hand = self.draw_hand(data, dead=True)
+        budget = Budget(hand.member, hand.calls, "units", n)
+        if not hand.live:
+            assert not budget.take(0)
+            return
+        unread = hand.untold
+        done, heard, told = self.call(hand.member, fault, lambda: budget.take(0))
+        if done and unread is None:
+            self.use_unit(hand)
+            hand.unit = not hand.asked and self.out() < n
+            unread = hand.unit
+        if done:
+            hand.untold = None if heard else unread
+            assert not heard or told == unread
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data(), fault=faults)
+    def give_back(self, data: st.DataObject, fault: str) -> None:
+        hand = self.draw_hand(data)
+        budget = Budget(hand.member, hand.calls, "units", 1)
+        done, heard, told = self.call(hand.member, fault, budget.give_back)
+        if done:
+            assert not heard or told == hand.unit
+            hand.unit, hand.untold = False, None
+
+    def out(self) -> int:
+        """Units that nobody else can have."""
+        return self.spent + sum(hand.unit for hand in self.hands.values())
+
     @precondition(lambda self: self.hands)
     @rule(data=st.data())
     def unknown(self, data: st.DataObject) -> None:
@@ -524,6 +576,12 @@ class Network(Machine):
         states = self.ground.store.worker_states()
         assert self.heard_of == set(states)
         assert set(self.hands) == {wid for wid, state in states.items() if state is WorkerState.RUNNING}
+
+    @invariant()
+    def units_agree(self) -> None:
+        """No unit is lost, and none is there twice."""
+        standing = self.ground.store.budget("units")
+        assert (self.spent, self.out()) == (standing.spent, standing.spent + standing.held)
 
     @invariant()
     def counts_agree(self) -> None:

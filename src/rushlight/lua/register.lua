@@ -1,8 +1,8 @@
--- include: gate
+-- include: gate budget
 -- Makes workers members of the network, `starting` or `running`, and gives the network its epoch if it
 -- has none. The same token again moves a worker on from starting to running; another token takes over an
 -- id only when its last holder is gone.
--- KEYS: control workers ends leases events.
+-- KEYS: control workers ends leases events tallies budgets.
 -- ARGV: '1' if the workers have been here before, proposed epoch, lease in microseconds, then per worker: id,
 --   token, letter, card.
 -- Reply: {'ok', epoch}, or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
@@ -24,10 +24,12 @@ if #gone > 0 then return {'GONE', gone} end
 local first = redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2]) == 1
 -- Somebody may have opened the network and not confirmed it yet.
 if redis.call('PERSIST', KEYS[1]) == 1 or first then begun(KEYS[5]) end
+local books = {control = KEYS[1], tallies = KEYS[6], budgets = KEYS[7]}
 local due = string.format('%.0f', now + tonumber(ARGV[3]))
 for i = 4, #ARGV, 4 do
   local id, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', KEYS[1], 'w:' .. id)
+  if status and string.sub(status, 2) ~= token then close_life(books, id) end
   -- A terminate that came while the worker was starting stays in force.
   if not (status == 'd' .. token) then redis.call('HSET', KEYS[1], 'w:' .. id, letter .. token) end
   if not status or string.sub(status, 2) ~= token then

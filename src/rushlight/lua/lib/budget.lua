@@ -52,3 +52,19 @@ local function lay_down(books, name, hold, spent)
   redis.call('HINCRBY', books.budgets, name .. '\0h', -1)
   if spent then redis.call('HINCRBY', books.budgets, name .. '\0s', 1) end
 end
+
+-- A worker's id passes to another life: what becomes of the units of the one before is decided while its end can
+-- be told, and before the other finishes anything under the same id.
+local function close_life(books, wid)
+  local ending = '\0w' .. wid
+  for _, field in ipairs(redis.call('HKEYS', books.budgets)) do
+    if string.sub(field, -#ending) == ending then
+      local name = string.sub(field, 1, -#ending - 1)
+      local hold = hold_of(books, name, wid)
+      if hold.held then
+        lay_down(books, name, hold, fate(books, wid, hold) == 'spent')
+        keep(books, name, wid, hold)
+      end
+    end
+  end
+end
