@@ -40,11 +40,15 @@ class CallLoop:
         self.limits = limits
         self.reset = reset
 
-    def __call__(
-        self, worker: RushWorker, /, *, on_start: Callable[..., Any] | None = None, seeded: bool = False
-    ) -> None:
+    def prepare(self, worker: RushWorker, /, *, on_start: Callable[..., Any] | None, **_: Any) -> None:
+        """Calls the hook of the worker's start."""
         if on_start is not None:
             _call_hook(on_start, worker)
+
+    def __call__(
+        self, worker: RushWorker, /, *, seeded: bool = False, on_start: Callable[..., Any] | None = None
+    ) -> None:
+        del on_start  # has been called
         shift = Shift(worker, self.limits, Scope(self.reset), seeded=seeded)
         try:
             shift.work()

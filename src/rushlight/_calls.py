@@ -163,7 +163,7 @@ def encode_call(
             if len(data) <= store.spill_size:
                 return data
     sealed = store.require_trust("arguments").dumps(
-        ARGUMENTS, (args, dict(kwargs)), where="args", by_value=_small(args) and _small(kwargs)
+        ARGUMENTS, (args, dict(kwargs)), where="(args, kwargs)", by_value=_small(args) and _small(kwargs)
     )
     return store.codec.encode_fields({"call": ref, "pickled": sealed}, "xs", spilled)
 
@@ -180,7 +180,7 @@ def _encode_many(
             if len(data) <= store.spill_size:
                 return data
     trust = store.require_trust("arguments")
-    sealed = trust.dumps(ARGUMENTS, (rows, {}), where="args", by_value=all(map(_small, rows)))
+    sealed = trust.dumps(ARGUMENTS, (rows, {}), where="items", by_value=all(map(_small, rows)))
     return store.codec.encode_fields({"call": ref, "many": True, "pickled": sealed}, "xs", spilled)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ._children import Channel, set_name
 from ._connect import StoreConfig
@@ -57,6 +57,14 @@ class Ready:
     kwargs: dict[str, Any]
     worker: RushWorker
     log: NetworkHandler
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A loop that has something to do first, without which its worker has not come up."""
+
+    def prepare(self, worker: RushWorker, /, **kwargs: Any) -> None:
+        """Called with what the loop is called with, before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,8 @@ def _prepare(job: ChildJob) -> Ready:
         _set_globals(loop, names)
         worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel))
         _check_call(loop, worker, kwargs)
+        if isinstance(loop, Preparing):
+            loop.prepare(worker, **kwargs)
         member.join(WorkerState.RUNNING)
     except BaseException:
         log.close()

@@ -241,7 +241,7 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
 
         All items are submitted at once. ``timeout``: seconds from now after which a value that is not there
         raises TimeoutError. ``chunksize``: items per call, for functions that take next to no time.
-        ``progress``: True for a bar on stderr (``tqdm``), or a function of (done, all). ``error``: a call
+        ``progress``: True for a bar on stderr, or a function of (done, all). ``error``: a call
         that failed raises its error and the rest is cancelled; or it warns, or is silent, and the error
         itself is the value.
         """

@@ -159,8 +159,7 @@ class Register:
         found = self._waiting.pop(key, None)
         if found is None:
             return None
-        self._held.pop(key, None)
-        return found()
+        return self._held.pop(key, None) or found()
 
     def take_all(self) -> list[CallFuture]:
         """Everybody who waits."""

@@ -40,6 +40,7 @@ class Launch:
     handle: Handle
     since: float
     running_since: float | None = None
+    adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -193,12 +194,14 @@ class Launches:
                 told = msgspec.msgpack.decode(packed)
                 handle = Handle(told["launcher"], told["id"], tuple(told["worker_ids"]), told["details"])
                 if told["launcher"] == self._launcher.name:
-                    self._known.launches[worker_id] = Launch(worker_id, handle, time.monotonic())
+                    launch = Launch(worker_id, handle, time.monotonic(), adopted=True)
+                    self._known.launches[worker_id] = launch
 
     def _learn(self, infos: Sequence[WorkerInfo], now: float) -> None:
         """Compares what is known with who is there."""
         self._adopt()
         known = self._known
+        ended: list[str] = []
         for info in infos:
             launch = known.launches.get(info.worker_id)
             if info.state is WorkerState.RUNNING:
@@ -207,10 +210,11 @@ class Launches:
                 if info.worker_id in known.ours and info.worker_id not in known.up:
                     known.up.add(info.worker_id)
                     self.breaker.succeed()
-            elif info.state not in _LIVE:
-                if launch is not None:
-                    known.launches.pop(info.worker_id)
-                if info.worker_id in known.ours and info.worker_id not in known.up:
+            elif info.state not in _LIVE and info.worker_id in known.ours:
+                known.launches.pop(info.worker_id, None)
+                ended.append(info.worker_id)
+                known.ours.discard(info.worker_id)
+                if info.worker_id not in known.up and not (launch is not None and launch.adopted):
                     known.up.add(info.worker_id)
                     if info.worker_id in self._rush._store.ran():
                         self.breaker.succeed()
@@ -220,6 +224,7 @@ class Launches:
                 known.idle_since.setdefault(info.worker_id, now)
             else:
                 known.idle_since.pop(info.worker_id, None)
+        self._rush._store.drop_launches(ended)
         self._poll(now)
 
     def _poll(self, now: float) -> None:

@@ -5,7 +5,6 @@ Knows futures, and nothing of how calls are made.
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections import deque
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from .errors import ConfigError, MissingExtra
+from .errors import ConfigError
 
 Progress = Callable[[int, int], object]
 
@@ -77,17 +76,17 @@ def _reporter(progress: Any, total: int) -> Progress | None:
 
 
 def _bar(total: int) -> Progress:
-    try:
-        from tqdm import tqdm
-    except ImportError as missing:
-        text = "progress=True needs tqdm: pip install tqdm, or give a function of (done, all)"
-        raise MissingExtra(text, extra="tqdm") from missing
-    bar = tqdm(total=total, file=sys.stderr)
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    bars = Bars(console=Console(stderr=True))
+    bar = bars.add_task("calls", total=total)
+    bars.start()
 
     def report(done: int, _all: int) -> None:
         if done < 0:
-            bar.close()
+            bars.stop()
         else:
-            bar.update(done - bar.n)
+            bars.update(bar, completed=done)
 
     return report

@@ -42,6 +42,9 @@ local function create(places)
     marks[at - 1], marks[at] = key, ''
     records[at - 1], records[at] = key, '\1' .. args[i + n] .. lead .. low
     local opts = options[i]
+    if opts and opts.q then
+      redis.call('ZADD', keys.deadlines, string.format('%.0f', now + opts.q * 1000000), key .. '\0q')
+    end
     if opts and (opts.a or opts.w or (opts.p and opts.p ~= 0)) then
       special[#special + 1] = {key, records[at], opts}
     else
