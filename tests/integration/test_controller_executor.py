@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures as cf
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -39,11 +40,8 @@ def echo(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
 def wait_for(path: str) -> str:
     """Returns once the file is there."""
-    import os
-    import time
-
     while not os.path.exists(path):
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     return path
 
 
