@@ -227,8 +227,8 @@ class Scripts(SharingScripts, RosterScripts):
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))
 
-    def watch(self, microseconds: int) -> bytes:
-        return self._pack("watch", (microseconds,))
+    def watch(self, microseconds: int, form: str) -> bytes:
+        return self._pack("watch", (microseconds, form))
 
     def counts(self) -> bytes:
         return self._pack("counts", ())

@@ -26,6 +26,8 @@ from .errors import SecretRequired, StoreError, StoreVersion
 
 #: Version of keys and records. A network written in another one is refused with StoreVersion.
 FORMAT = 1
+#: How the epochs of this format begin.
+EPOCHS = f"{FORMAT}."
 #: Waiting connections that are kept for the next wait.
 _MOST_IDLE = 4
 #: Milliseconds for which the answer to a call is kept beyond the time its caller may ask for it again.
@@ -37,7 +39,7 @@ _EXEC = command(b"EXEC")
 def new_epoch() -> str:
     """A new epoch for a network. It begins with the format, so that whoever learns of an epoch, by reading or
     by writing, learns of the format, too."""
-    return f"{FORMAT}.{random_token()}"
+    return EPOCHS + random_token()
 
 
 def format_of(epoch: str) -> int:

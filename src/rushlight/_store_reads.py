@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ._records import Counts, TaskState
-from ._store_base import StoreBase
+from ._store_base import EPOCHS, StoreBase
 from ._wire import command
 
 _LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
@@ -176,7 +176,7 @@ class ReadVerbs(StoreBase):
     def watch(self, seconds: float) -> Standing:
         """How things stand, and the promise that ``wait_event`` returns at the next change within
         ``seconds``."""
-        return self._standing(self.link.call(self.scripts.watch(int(seconds * 1e6))))
+        return self._standing(self.link.call(self.scripts.watch(int(seconds * 1e6), EPOCHS)))
 
     def _standing(self, told: list[Any]) -> Standing:
         epoch, *numbers, event, due = told
@@ -226,7 +226,7 @@ class ReadVerbs(StoreBase):
         """``watch`` for ``seconds``, and up to ``most`` tasks each that finished and failed from these
         places on. One trip, two where some failed."""
         calls = [
-            self.scripts.watch(int(seconds * 1e6)),
+            self.scripts.watch(int(seconds * 1e6), EPOCHS),
             command("LRANGE", self.keys["finished"], finished, finished + most - 1),
             command("LRANGE", self.keys["failures"], failures, failures + most - 1),
         ]

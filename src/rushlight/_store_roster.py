@@ -96,6 +96,8 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
             args += (card.worker_id, card.token, letter, msgspec.msgpack.encode(told))
         command = self.scripts.register(known, new_epoch(), int(lease * 1e6), *args)
         reply = self.link.call(command)
+        if reply[0] == b"FORMAT":
+            self.heard(reply[1])
         if reply[0] == b"TAKEN" and self.reap():
             # Its holder had been gone for longer than its lease, and nobody had looked.
             reply = self.link.call(command)

@@ -5,8 +5,11 @@
 -- KEYS: control workers ends leases events tallies budgets.
 -- ARGV: '1' if the workers have been here before, proposed epoch, lease in microseconds, then per worker: id,
 --   token, letter, card.
--- Reply: {'ok', epoch}, or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
+-- Reply: {'ok', epoch}, or {'FORMAT', epoch} (one of another format), or {'TAKEN', ids}, or {'GONE', ids} (a start that was stopped or given up
 --   meanwhile, or workers that have been here and of which the network, reset since, knows nothing).
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+-- An epoch begins with the format: of another one nothing else is known, so nothing may be written.
+if epoch and string.match(epoch, '^%d+%.') ~= string.match(ARGV[2], '^%d+%.') then return {'FORMAT', epoch} end
 local now, taken, gone = clock(), {}, {}
 for i = 4, #ARGV, 4 do
   local status = redis.call('HGET', KEYS[1], 'w:' .. ARGV[i])

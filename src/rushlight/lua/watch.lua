@@ -2,13 +2,14 @@
 -- What a waiter must know before it blocks, and the promise to wake it: until the deadline every change
 -- rewrites the one entry of `events`. Atomic with the look, so no change falls between.
 -- KEYS: control queued running finished failures leases events deadlines.
--- ARGV: microseconds to keep the watch up.
+-- ARGV: microseconds to keep the watch up, how an epoch of this format begins.
 -- Reply: {epoch or '', finished, failures, queued, running, live workers, leases and deadlines run out, last
 --   event id, microseconds until the next of them runs out or -1}.
 local now = clock()
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local due = now + tonumber(ARGV[1])
-if c[1] and (not c[2] or tonumber(c[2]) < due) then
+local known = c[1] and string.sub(c[1], 1, #ARGV[2]) == ARGV[2]
+if known and (not c[2] or tonumber(c[2]) < due) then
   though_full(KEYS[1])
   redis.call('HSET', KEYS[1], 'watch', string.format('%.0f', due))
 end
