@@ -127,12 +127,12 @@ class Tape:
         link: Link = getattr(owner, "store", owner).link
         self._link = link
         self.sent: list[tuple[bytes, int]] = []
-        self._send = link.call_many
-        link.call_many = self._call_many  # type: ignore[method-assign]
+        self._send = link._exchange
+        link._exchange = self._exchange  # type: ignore[method-assign]
 
-    def _call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
+    def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
         self.sent.append((commands, n))
-        return self._send(commands, n, wait=wait)
+        return self._send(commands, n, wait)
 
     def play(self, at: int = -1) -> list[Any]:
         """Sends one of them again, from another connection; its replies."""

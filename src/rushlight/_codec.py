@@ -56,19 +56,21 @@ class Codec:
         content digest, and a reference takes its place. Raises ConfigError for anything but a
         mapping with str keys, EncodeError or SecretRequired for a value, naming its path.
         """
-        if type(fields) is dict:
-            for name, value in fields.items():
-                if type(value) not in PLAIN or type(name) is not str:
-                    break
-            else:
-                try:
-                    data = encode(fields)
-                except (OverflowError, UnicodeEncodeError):
-                    return self._encode_each(fields, where, spilled)
-                if len(data) <= self.spill_size:
-                    return data
-                del data  # it may be large, and each column is encoded again
-        return self._encode_each(fields, where, spilled)
+        data = self.encode_plain(fields)
+        return self._encode_each(fields, where, spilled) if data is None else data
+
+    def encode_plain(self, fields: object) -> bytes | None:
+        """The same for a dict of a few numbers, texts and bytes: the quick way. None for anything else."""
+        if type(fields) is not dict:
+            return None
+        for name, value in fields.items():
+            if type(value) not in PLAIN or type(name) is not str:
+                return None
+        try:
+            data = encode(fields)
+        except (OverflowError, UnicodeEncodeError):
+            return None
+        return data if len(data) <= self.spill_size else None
 
     def encode_many(
         self, columns: Sequence[Sequence[Mapping[str, Any] | None]], ahead: Sequence[Iterable[Any]] = ()

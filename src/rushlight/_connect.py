@@ -31,7 +31,7 @@ from redis.retry import Retry
 from . import _server
 from ._sentinel import SentinelUrl
 from ._trust import bound_for_network
-from .errors import ConfigError, StoreUnavailable, StoreVersion, StoreWarning, escaped
+from .errors import ConfigError, StoreError, StoreUnavailable, StoreVersion, StoreWarning, escaped
 
 _SCHEMES = {
     "valkey": "redis",
@@ -328,3 +328,19 @@ def unavailable(config: StoreConfig, error: BaseException, doing: str = "reach")
     return StoreUnavailable(
         f"cannot {doing} the server at {config.address}: {detail}", address=config.address
     )
+
+
+def refusal(fault: Exception, config: StoreConfig) -> StoreError:
+    """The server's error as ours, with a way out where there is one."""
+    text = str(fault)
+    if text.startswith(("NOAUTH", "WRONGPASS")):
+        return unavailable(config, fault)
+    if "OOM" in text[:60] or "used memory > 'maxmemory'" in text:
+        text = (
+            f"{text}: raise maxmemory on the server at {config.address}, or reset networks no longer needed"
+        )
+    elif text.startswith("NOPERM"):
+        text = f"{text}: the account in the URL may not do this on the server at {config.address}"
+    error = StoreError(text, code=text.partition(" ")[0])
+    error.__cause__ = fault
+    return error

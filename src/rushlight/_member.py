@@ -1,31 +1,21 @@
-"""What one worker writes: creating, claiming and settling its tasks, one round trip each.
-
-Every reply carries the worker's own standing (member or not, asked to leave, network draining), so a
-worker learns it without asking. Never starts processes or threads.
-"""
+"""What one worker writes: creating, claiming and settling its tasks, one round trip each."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from ._names import random_token
-from ._records import WorkerState
+from ._life import Late, Life, verdicts_of
 from ._scripts import MemberArgs
 from ._store import Store
 from ._store_reads import packed_worker
-from ._store_roster import WorkerCard, WorkerEnd
-from ._store_tasks import Encoded, in_calls, pack_text, unknown_keys
-from ._wire import command, refusal
-from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
+from ._store_roster import WorkerCard
+from ._store_tasks import Encoded, in_calls
+from ._wire import command
+from .errors import WorkerLost
 
-_log = logging.getLogger("rushlight")
 #: Seconds a blocking wait lasts at most before the server is heard again.
 _BLOCK = 5.0
 #: Seconds for which an empty queue is believed to be empty as long as nobody rings: another worker may have
@@ -43,35 +33,13 @@ class Verdict:
     payload: bytes
 
 
-_Pack = Callable[[MemberArgs], list[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A call whose reply is not here yet, and who hears the verdicts."""
-
-    pack: _Pack
-    late: Callable[[list[bool]], None] | None
-
-
-class Member:
-    """One life of a worker in the network."""
+class Member(Life):
+    """One life of a worker, and what it does."""
 
     def __init__(
         self, store: Store, card: WorkerCard, lease: float, on_rejoin: Callable[[], None] | None = None
     ) -> None:
-        """``on_rejoin`` makes this worker come back under its id when it was declared lost: it hears that its
-        tasks are not its own any more. Without, a lost worker's life is over."""
-        self._on_rejoin = on_rejoin
-        self.store = store
-        self.card = card
-        self.lease = lease
-        self._worker = pack_text(card.worker_id)
-        self._first = packed_worker(card.worker_id, 1)
-        self._epoch = ""
-        self._letter = "s"
-        self._drain = -1
-        self._told = 0.0
+        super().__init__(store, card, lease, on_rejoin)
         #: Numbers of the last claim that was answered, and of the last that was asked for.
         self._number = self._asked = 0
         self._sure = True
@@ -79,49 +47,6 @@ class Member:
         self._looked = 0.0
         self._drain_heard = False
         self._due = math.inf
-        #: Whether the network's line has more in use than the plain queue, as far as this worker has heard.
-        self._full = False
-        #: What is to be done with the replies of calls sent ahead; None where calls wait for theirs.
-        self._behind: deque[_Sent] | None = None
-
-    # --- standing -------------------------------------------------------------------------------
-
-    def join(self, state: WorkerState) -> None:
-        """Registers, or moves on from starting to running."""
-        self._epoch = self.store.register([self.card], state, self.lease, known=bool(self._epoch))
-        self._letter = "s" if state is WorkerState.STARTING else "r"
-        # Whether it was asked to leave meanwhile, only the server knows.
-        self._told = 0.0
-
-    def leave(self, message: str) -> None:
-        """Ends the membership; tasks still held fail with the message."""
-        end = WorkerEnd(self.card.worker_id, self.card.token, WorkerState.TERMINATED, message)
-        self.store.bury_or_replace([end])
-        self._letter = "t"
-
-    @property
-    def gone(self) -> bool:
-        """True once the network told that this life is over."""
-        return self._letter not in ("s", "r", "d")
-
-    @property
-    def leaving(self) -> bool:
-        """True where the worker is to leave: asked to, killed, lost, or the network was reset."""
-        self._refresh()
-        return self._letter not in ("s", "r")
-
-    @property
-    def idle_stop(self) -> bool:
-        """True where workers are to leave once the queue is empty, and it is."""
-        self._refresh()
-        return self._drain == 0
-
-    def _refresh(self) -> None:
-        if not self.gone and time.monotonic() - self._told > 1.0:
-            with contextlib.suppress(WorkerLost):
-                self._write(lambda member: [self.store.scripts.claim(member, self._worker, 0, 0, False)])
-
-    # --- tasks ----------------------------------------------------------------------------------
 
     def begin(self, batch: Encoded) -> None:
         """Creates tasks running here. Raises WorkerLost where this life is over."""
@@ -130,19 +55,35 @@ class Member:
             calls = self.store.keep_spilled(member[0], batch.spilled)
             return calls + [self.store.scripts.begin(member, self._first, *call) for call in in_calls(batch)]
 
-        if self._behind is not None:
+        if len(batch) == 1 and not batch.spilled:
+            self.begin_one(batch.keys[0], batch.heads[0])
+        elif self._behind is not None:
             self._send_ahead(pack, None)
         else:
             self._write(pack)
+
+    def begin_one(self, key: str, head: bytes) -> None:
+        """The same for one task, the quick way."""
+
+        def pack(member: MemberArgs) -> list[bytes]:
+            return [self.store.scripts.begin(member, self._first, key, head)]
+
+        call = (self._stems or self._make_stems()).begin(key.encode(), head)
+        if self._behind is not None:
+            self._send_ahead(pack, None, call)
+        else:
+            self._ask(call, pack)
 
     def settle(
         self,
         verdicts: Sequence[Verdict],
         spilled: dict[str, bytes],
-        late: Callable[[list[bool]], None] | None = None,
+        late: Late | None = None,
     ) -> list[bool]:
         """Finishes and fails tasks; True for each that this worker's attempt decided. Raises UnknownKey
         before anything is written. Behind, all are True for now, and ``late`` hears what became of them."""
+        if len(verdicts) == 1 and not spilled and _is_plain(verdicts[0]):
+            return [self.finish_one(verdicts[0].key, verdicts[0].payload, late)]
         flat = [part for verdict in verdicts for part in self._told_of(verdict)]
 
         def pack(member: MemberArgs) -> list[bytes]:
@@ -152,19 +93,39 @@ class Member:
             self._send_ahead(pack, late)
             return [True] * len(verdicts)
         try:
-            return [bool(decided) for decided in self._write(pack)[2]]
+            return verdicts_of(self._write(pack))
         except WorkerLost:
             return [False] * len(verdicts)
+
+    def finish_one(self, key: str, payload: bytes, late: Late | None = None) -> bool:
+        """Finishes one task in its first attempt, the quick way; see ``settle``."""
+
+        def pack(member: MemberArgs) -> list[bytes]:
+            return [self.store.scripts.settle(member, "f", self._first, key, payload)]
+
+        call = (self._stems or self._make_stems()).finish(key.encode(), payload)
+        if self._behind is not None:
+            self._send_ahead(pack, late, call)
+            return True
+        try:
+            reply = self._ask(call, pack)
+        except WorkerLost:
+            return False
+        return type(reply) is int or verdicts_of(reply)[0]
 
     def step(self, verdict: Verdict, batch: Encoded, spilled: dict[str, bytes]) -> bool:
         """Settles one task and creates the one of the batch; True if this worker decided the first."""
         told = self._told_of(verdict)
 
         def pack(member: MemberArgs) -> list[bytes]:
-            call = self.store.scripts.step(member, told, self._first, batch.keys[0], batch.heads[0])
+            call = self.store.scripts.step(member, self._first, told, batch.keys[0], batch.heads[0])
             return [*self.store.keep_spilled(member[0], batch.spilled | spilled), call]
 
-        return bool(self._write(pack)[2][0])
+        if spilled or batch.spilled or not _is_plain(verdict):
+            return verdicts_of(self._write(pack))[0]
+        stems = self._stems or self._make_stems()
+        call = stems.step(verdict.key.encode(), verdict.payload, batch.keys[0].encode(), batch.heads[0])
+        return verdicts_of(self._ask(call, pack))[0]
 
     def settle_and_claim(self, verdict: Verdict, spilled: dict[str, bytes]) -> tuple[bool, list[bytes]]:
         """Settles one task and takes the next without waiting for one."""
@@ -172,12 +133,17 @@ class Member:
         number = self._next_number()
 
         def pack(member: MemberArgs) -> list[bytes]:
-            call = self.store.scripts.settle_claim(member, told, self._worker, number)
+            call = self.store.scripts.settle_claim(member, self._worker, 1, told, number)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
-        reply = self._write(pack)
-        self._learn_of_queue(1, reply[3], reply[4], number)
-        return bool(reply[2][0]), reply[3]
+        if spilled or not _is_plain(verdict):
+            reply = self._write(pack)
+        else:
+            stems = self._stems or self._make_stems()
+            reply = self._ask(stems.finish_claim(verdict.key.encode(), verdict.payload, number), pack)
+        values, due = ([reply], -1) if type(reply) is bytes else reply[3:5]
+        self._learn_of_queue(1, values, due, number)
+        return verdicts_of(reply)[0], values
 
     def claim(self, n: int, timeout: float) -> list[bytes]:
         """Takes up to n queued tasks, waiting up to ``timeout`` for the first; the running records.
@@ -210,14 +176,20 @@ class Member:
 
     def _claim(self, n: int, *, woken: bool) -> list[bytes]:
         number = self._next_number()
+
+        def pack(member: MemberArgs) -> list[bytes]:
+            return [self.store.scripts.claim(member, self._worker, n, woken, number)]
+
         try:
-            reply = self._write(
-                lambda member: [self.store.scripts.claim(member, self._worker, number, n, woken)]
-            )
+            if n == 1 and not woken:
+                reply = self._ask((self._stems or self._make_stems()).claim(number), pack)
+            else:
+                reply = self._write(pack)
         except WorkerLost:
             return []
-        values: list[bytes] = reply[2]
-        self._learn_of_queue(n, values, reply[3], number)
+        values: list[bytes]
+        values, due = ([reply], -1) if type(reply) is bytes else reply[2:4]
+        self._learn_of_queue(n, values, due, number)
         return values
 
     def _next_number(self) -> int:
@@ -255,114 +227,11 @@ class Member:
             return False
         return True
 
-    # --- writing behind ---------------------------------------------------------------------------
-
-    def begin_behind(self) -> None:
-        """From now on creating and settling do not wait for their replies."""
-        if self._behind is not None:
-            raise ConfigError("write_behind() is in force already: it cannot be nested")
-        self._behind = deque()
-
-    def end_behind(self) -> None:
-        """Waits for all replies and raises the first error among them."""
-        behind, self._behind = self._behind or deque(), None
-        try:
-            answers = self.store.link.await_posts()
-        except BaseException:
-            self.store.link.give_up_posts()
-            raise
-        self._hear_behind(behind, answers)
-
-    def _send_ahead(self, pack: _Pack, late: Callable[[list[bool]], None] | None) -> None:
-        calls = pack((self._epoch, self.card.worker_id, self.card.token, self._full))
-        behind = self._behind if self._behind is not None else deque()
-        behind.append(_Sent(pack, late))
-        self._hear_behind(behind, self.store.link.post(b"".join(calls), len(calls)))
-
-    def _hear_behind(self, behind: deque[_Sent], answers: list[list[Any]]) -> None:
-        trouble: StoreError | UnknownKey | WorkerLost | None = None
-        for replies in answers:
-            sent = behind.popleft()
-            try:
-                reply = self._hear_late(sent, replies)
-            except (StoreError, UnknownKey, WorkerLost) as error:
-                # The others have answers too, and who waits for them.
-                trouble = trouble or error
-                continue
-            if sent.late is not None:
-                sent.late([bool(decided) for decided in reply[2]])
-        if trouble is not None:
-            raise trouble
-
-    def _hear_late(self, sent: _Sent, replies: list[Any]) -> list[Any]:
-        reply: list[Any] = replies[-1]
-        for fault in replies:
-            if isinstance(fault, Exception):
-                raise refusal(fault, self.store.config)
-        # After a reset of tasks only, or the first use of more than the plain queue, it is made again.
-        anew = reply[0] == b"LINE" or (reply[0] == b"EPOCH" and reply[2])
-        return self._write(sent.pack) if anew else self._judged(reply)
-
-    # --- sending --------------------------------------------------------------------------------
-
-    def _told_of(self, verdict: Verdict) -> tuple[str, str, bytes, bytes]:
+    def _told_of(self, verdict: Verdict) -> tuple[str, bytes, str, bytes]:
         who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)
-        return verdict.key, verdict.kind, who, verdict.payload
+        return verdict.kind, who, verdict.key, verdict.payload
 
-    def _rejoin(self) -> bool:
-        """Begins a new life after having been declared lost; False where that may not be."""
-        if self._on_rejoin is None:
-            return False
-        self.card = replace(self.card, token=random_token())
-        try:
-            self.join(WorkerState.RUNNING)
-        except (ConfigError, WorkerLost):
-            # Somebody else goes by this id by now, or the network was reset.
-            self._letter, self._on_rejoin = "l", None
-            return False
-        _log.warning("worker %s had been declared lost and has come back", self.card.worker_id)
-        self._on_rejoin()
-        return True
 
-    def _write(self, pack: _Pack) -> list[Any]:
-        """Sends the calls ``pack(member)`` makes, in one trip; the last reply. What it says of the worker is
-        kept. After a reset of tasks only, a member goes on under the new epoch; WorkerLost where this life
-        is over."""
-        for _ in range(5):
-            calls = pack((self._epoch, self.card.worker_id, self.card.token, self._full))
-            reply: list[Any] = self.store.link.call_many(b"".join(calls), len(calls))[-1]
-            if reply[0] == b"LINE":
-                self._full = True
-            elif reply[0] == b"EPOCH" and reply[2]:
-                # Logs are written under the store's.
-                self._epoch = self.store.epoch = self.store.heard(reply[1])
-            elif reply[:2] == [b"GONE", b"l"] and self._rejoin():
-                continue
-            else:
-                return self._judged(reply)
-        raise StoreError(f"network {self.store.network!r} is being reset over and over")
-
-    def _judged(self, reply: list[Any]) -> list[Any]:
-        """The reply, if it is none of the refusals."""
-        if reply[0] == b"UNKNOWN":
-            raise unknown_keys([key.decode() for key in reply[1]], self.store.network)
-        if reply[0] in (b"GONE", b"EPOCH"):
-            self._letter = reply[1].decode() if reply[0] == b"GONE" else "l"
-            raise self._over()
-        return self._heard(reply)
-
-    def _heard(self, reply: list[Any]) -> list[Any]:
-        self._letter = reply[0].decode()
-        self._drain = reply[1]
-        self._told = time.monotonic()
-        if self._letter == "l":
-            self._rejoin()
-        return reply
-
-    def _over(self) -> WorkerLost:
-        why = {"k": "was killed", "t": "has left", "l": "was declared lost, or the network was reset"}
-        return WorkerLost(
-            f"worker {self.card.worker_id!r} {why.get(self._letter, 'is no member')}: it may not write to "
-            f"network {self.store.network!r} any more",
-            worker_id=self.card.worker_id,
-        )
+def _is_plain(verdict: Verdict) -> bool:
+    """A result of a first attempt: what ``Stems`` are made for."""
+    return verdict.kind == "f" and verdict.attempt == 1

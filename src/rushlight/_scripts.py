@@ -7,6 +7,7 @@ Scripts are addressed by their digest, so that two releases can share one server
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -95,12 +96,29 @@ def _read(name: str) -> str:
 
 @cache
 def load(name: str) -> Script:
-    """The script ``lua/<name>.lua`` with the files of its ``-- include:`` line."""
-    text = _read(f"{name}.lua")
-    first, _, _ = text.partition("\n")
-    parts = first.removeprefix("-- include:").split() if first.startswith("-- include:") else []
-    body = "\n".join([*(_read(f"lib/{part}.lua") for part in parts), text])
+    """The script ``lua/<name>.lua``. Each ``-- include:`` line stands for what the code behind it needs of the
+    named files, and has not from a later one: every function costs at every call, whether it is used or not."""
+    before, *rest = re.split(r"(?m)^-- include: (.*)\n", _read(f"{name}.lua"))
+    body, words = "", set[str]()
+    for parts, code in zip(reversed(rest[::2]), reversed(rest[1::2]), strict=True):
+        words.update(re.findall(r"\w+", code))
+        shared = "\n".join(_read(f"lib/{part}.lua") for part in parts.split())
+        body = _needed(shared, words) + code + body
+    body = before + body
     return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+
+
+def _needed(shared: str, words: set[str]) -> str:
+    """The definitions of ``shared`` that ``words`` name, or one of them does; takes their names off."""
+    kept: list[str] = []
+    for definition in reversed(re.split(r"(?m)^(?=local )", shared)[1:]):
+        found = re.findall(r"\w+", definition)
+        name = found[2] if found[1] == "function" else found[1]
+        if name in words:
+            kept.append(definition)
+            words.update(found)
+            words.discard(name)
+    return "".join(reversed(kept))
 
 
 class Packer:
@@ -123,6 +141,12 @@ class Packer:
             head = (*head[:2], len(KEYS[name]) + len(more), *head[3:], *more)
         packed: bytes = hiredis.pack_command((*head, *args))  # type: ignore[arg-type]
         return packed
+
+    def stem(self, name: str, args: tuple[Argument, ...], more: int) -> bytes:
+        """How a call begins that ``more`` arguments follow: what is the same in thousands of calls is packed
+        once. An argument is ``$``, its length, and it, each of both behind its line end."""
+        count, _, rest = self._pack(name, args).partition(b"\r\n")
+        return b"*%d\r\n%b" % (int(count[1:]) + more, rest)
 
 
 class SharingScripts(Packer):
@@ -200,18 +224,22 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("record", (epoch, *tasks))
 
     def settle(self, member: MemberArgs, *verdicts: Argument) -> bytes:
-        return self._pack(_variant("settle", member), (*member[:3], *verdicts))
+        return self._pack(variant("settle", member), (*member[:3], *verdicts))
 
-    def step(self, member: MemberArgs, verdict: tuple[Argument, ...], *task: Argument) -> bytes:
-        return self._pack(_variant("step", member), (*member[:3], *verdict, *task))
+    def step(self, member: MemberArgs, who: bytes, verdict: tuple[Argument, ...], *task: Argument) -> bytes:
+        return self._pack(variant("step", member), (*member[:3], who, *verdict, *task))
 
-    def claim(self, member: MemberArgs, worker: bytes, number: int, n: int, woken: bool) -> bytes:
-        return self._pack(_variant("claim", member), (*member[:3], worker, number, n, int(woken)))
+    def claim(self, member: MemberArgs, worker: bytes, n: int, woken: bool, number: int) -> bytes:
+        return self._pack(
+            variant("claim", member), (*member[:3], worker, n, int(woken), _claim_number(number))
+        )
 
     def settle_claim(
-        self, member: MemberArgs, verdict: tuple[Argument, ...], worker: bytes, number: int
+        self, member: MemberArgs, worker: bytes, n: int, verdict: tuple[Argument, ...], number: int
     ) -> bytes:
-        return self._pack(_variant("settle_claim", member), (*member[:3], *verdict, worker, number, 1))
+        return self._pack(
+            variant("settle_claim", member), (*member[:3], worker, n, *verdict, _claim_number(number))
+        )
 
     def drop(
         self, epoch: str, call: Call, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()
@@ -250,6 +278,11 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("reset:tasks", (epoch, "tasks", new_epoch))
 
 
-def _variant(name: str, member: MemberArgs) -> str:
+def _claim_number(number: int) -> str:
+    """As text that compares like the number."""
+    return f"{number:014x}"
+
+
+def variant(name: str, member: MemberArgs) -> str:
     """Networks that use nothing but the plain queue save the keys of all the rest."""
     return f"{name}:full" if member[3] else name

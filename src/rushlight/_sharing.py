@@ -33,7 +33,8 @@ class Sharing(BoardReader, SeedReader):
         return Budget(self._member, calls, known, _inputs.count(n, "n"))
 
     def _author(self, pack: Callable[[Author], bytes]) -> list[Any]:
-        return self._member._write(lambda member: [pack(member[:3])])
+        reply: list[Any] = self._member._write(lambda member: [pack(member[:3])])
+        return reply
 
     def _root_seed(self) -> Seed:
         if self._root is None or self._root[0] != self._member._epoch:

@@ -20,7 +20,7 @@ _TASKS_PER_CALL, _PLAIN_PER_CALL = 500, 2500
 _BYTES_PER_CALL = 4 << 20
 #: Bytes of one failure's condition.
 _LARGEST_CONDITION = 1 << 20
-_NIL = b"\xc0"
+NIL = b"\xc0"
 
 Fields = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ class TaskVerbs(StoreBase):
             heads = []
             for i, (key, xs, extra) in enumerate(zip(keys, xss, xs_extra, strict=True)):
                 options = opts[i] if opts else None
-                said = msgspec.msgpack.encode(options) if options else _NIL
+                said = msgspec.msgpack.encode(options) if options else NIL
                 try:
                     heads.append(said + pack_text(key) + self._encode_pair(xs, "xs", extra, spilled))
                 except EncodeError as error:
@@ -95,7 +95,7 @@ class TaskVerbs(StoreBase):
     ) -> bytes:
         first = self.codec.encode_fields(fields, where, spilled)
         if extra is None:
-            return first + _NIL
+            return first + NIL
         return first + self.codec.encode_fields(extra, f"{where}_extra", spilled)
 
     def encode_condition(self, condition: Mapping[str, Any]) -> bytes:
@@ -172,6 +172,11 @@ class TaskVerbs(StoreBase):
             lambda epoch: self.scripts.drop(epoch, call, packed, every=keys is None, keys=tuple(keys or ()))
         )
         return [key.decode() for key in reply[1]]
+
+
+def head_of(key: str, xs: bytes) -> bytes:
+    """The head of the record of a task that has inputs, encoded, and nothing else."""
+    return b"\xc0%b%b\xc0" % (pack_text(key), xs)
 
 
 def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -23,8 +22,9 @@ from redis.connection import AbstractConnection
 
 from . import _scripts
 from ._cancel import Interrupted, check
-from ._connect import StoreConfig, check_server, unavailable
-from .errors import StoreError, StoreUnavailable
+from ._connect import StoreConfig, check_server, refusal, unavailable
+from ._sockets import set_timeout
+from .errors import StoreUnavailable
 
 #: Answers that say "not now": the server restarts, fails over or is busy with a script.
 _PASSING = (
@@ -45,6 +45,8 @@ _MOST_OWED = 128
 _MOST_REDIRECTS = 5
 #: How often a call loads the scripts anew, on a server that forgets them again and again.
 _MOST_LOADS = 10
+#: What a new connection may mend.
+_TROUBLE = (redis.RedisError, OSError, hiredis.HiredisError)
 T = TypeVar("T")
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
@@ -115,21 +117,48 @@ class Link:
 
     def call(self, command: bytes, *, wait: float | None = None) -> Any:
         """Sends one packed command and returns its reply; ``wait``: how long it may block on purpose."""
-        return self.call_many(command, 1, wait=wait)[0]
+        with self._lock:
+            trouble = replies = None
+            # Nearly always there is a connection and all goes well.
+            if self._socket is not None and not self.interrupted:
+                try:
+                    replies = self._exchange(command, 1, wait)
+                    if type(replies[0]) is not hiredis.ReplyError:
+                        return replies[0]
+                except _TROUBLE as error:
+                    trouble = error
+                except BaseException:
+                    # The reply may still be on its way: nobody must read it as the answer to another call.
+                    self._drop()
+                    raise
+            return self._call(command, 1, wait, trouble, replies)[0]
 
     def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
         """Sends n packed commands in one trip and returns their replies, in order."""
         with self._lock:
-            loads = 0
-            while True:
-                replies: list[Any] = self._insist(lambda: self._exchange(commands, n, wait))
-                fault = next((r for r in replies if isinstance(r, hiredis.ReplyError)), None)
-                if fault is None:
-                    return replies
-                if not str(fault).startswith("NOSCRIPT") or loads == _MOST_LOADS:
-                    raise refusal(fault, self.config)
-                loads += 1
-                self._insist(self._load_scripts)
+            return self._call(commands, n, wait)
+
+    def _call(
+        self,
+        commands: bytes,
+        n: int,
+        wait: float | None,
+        trouble: Exception | None = None,
+        replies: list[Any] | None = None,
+    ) -> list[Any]:
+        """``trouble`` or ``replies``: what came of a first try."""
+        loads = 0
+        while True:
+            if replies is None:
+                replies = self._insist(lambda: self._exchange(commands, n, wait), trouble)
+            fault = next((reply for reply in replies if type(reply) is hiredis.ReplyError), None)
+            if fault is None:
+                return replies
+            if not str(fault).startswith("NOSCRIPT") or loads == _MOST_LOADS:
+                raise refusal(fault, self.config)
+            loads += 1
+            trouble = replies = None
+            self._insist(self._load_scripts)
 
     def post(self, commands: bytes, n: int) -> list[list[Any]]:
         """Sends n packed commands without waiting for their replies. Returns the replies of earlier posts
@@ -138,8 +167,17 @@ class Link:
         with self._lock:
             self._owed.append((commands, n))
             self._resent = False
-            self._insist(self._send_last)
-            return self._take_answers()
+            if self._socket is None or len(self._owed) > _MOST_OWED or self.interrupted:
+                self._insist(self._send_last)
+            else:
+                try:
+                    self._socket.sendall(commands)
+                except OSError as error:
+                    self._insist(self._send_last, error)
+                except BaseException:
+                    self._drop()
+                    raise
+            return self._take_answers() if self._answers else []
 
     def await_posts(self) -> list[list[Any]]:
         """Waits for the replies to all posts; those not returned yet, oldest first."""
@@ -156,26 +194,28 @@ class Link:
             self._owed.clear()
             self._answers.clear()
 
-    def _insist(self, action: Callable[[], T]) -> T:
-        """Does it, on a new connection where the old one fails, for up to ``patience`` seconds."""
+    def _insist(self, action: Callable[[], T], trouble: Exception | None = None) -> T:
+        """Does it, on a new connection where the old one fails, for up to ``patience`` seconds. ``trouble``:
+        what came of a first try."""
         give_up: float | None = None
         pause = 0.02
         redirects = 0
         while True:
             try:
-                if self._connection is None:
-                    self._open(self.config.connect_timeout)
-                if self.interrupted:
-                    raise Interrupted
-                return action()
+                if trouble is None:
+                    if self._connection is None:
+                        self._open(self.config.connect_timeout)
+                    if self.interrupted:
+                        raise Interrupted
+                    return action()
             except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
                 self._drop()
                 raise unavailable(self.config, error) from error
             except StoreUnavailable as error:
                 if not error.transient:
                     raise
-                trouble: Exception = error
-            except (redis.RedisError, OSError, hiredis.HiredisError) as error:
+                trouble = error
+            except _TROUBLE as error:
                 trouble = error
             except BaseException:
                 # A reply may still be on its way: nobody must read it as the answer to another call.
@@ -187,6 +227,7 @@ class Link:
             check()
             if self.whereabouts.learn(str(trouble)) and redirects < _MOST_REDIRECTS:
                 redirects += 1
+                trouble = None
                 continue
             now = time.monotonic()
             give_up = give_up if give_up is not None else now + self.config.patience
@@ -194,6 +235,7 @@ class Link:
                 raise unavailable(self.config, trouble) from trouble
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
+            trouble = None
 
     def _take_answers(self) -> list[list[Any]]:
         answers, self._answers = self._answers, []
@@ -212,7 +254,7 @@ class Link:
             replies = self._read(self._owed[0][1])
             for reply in replies:
                 # These only a new connection mends: it loads the scripts and sends all again.
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("NOSCRIPT", *_PASSING)):
+                if type(reply) is hiredis.ReplyError and str(reply).startswith(("NOSCRIPT", *_PASSING)):
                     raise redis.ConnectionError(str(reply))
             self._owed.popleft()
             self._answers.append(replies)
@@ -282,10 +324,7 @@ class Link:
                 check_server(connection, self.config)
                 self._checked = True
             plain: Any = connection._sock
-            if type(plain) is socket.socket:
-                # The kernel's own timeout: settimeout would cost a poll per call.
-                plain.settimeout(None)
-            _set_timeout(plain, self.config.timeout)
+            set_timeout(plain, self.config.timeout)
         except BaseException:
             connection.disconnect()
             raise
@@ -299,16 +338,16 @@ class Link:
     def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
         self.trips += 1
         if wait is not None:
-            _set_timeout(self._socket, wait + self.config.timeout)
+            set_timeout(self._socket, wait + self.config.timeout)
         self._resent = False
         self._socket.sendall(commands)
         if self._owed:
             self._read_owed(0)
         replies = self._read(n)
         if wait is not None:
-            _set_timeout(self._socket, self.config.timeout)
+            set_timeout(self._socket, self.config.timeout)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_PASSING):
+            if type(reply) is hiredis.ReplyError and str(reply).startswith(_PASSING):
                 raise redis.ConnectionError(str(reply))
         return replies
 
@@ -316,7 +355,7 @@ class Link:
         sock, reader = self._socket, self._reader
         replies: list[Any] = []
         try:
-            while len(replies) < n:
+            while True:
                 reply = reader.gets()
                 if reply is False:
                     data = sock.recv(_CHUNK)
@@ -325,6 +364,8 @@ class Link:
                     reader.feed(data)
                 else:
                     replies.append(reply)
+                    if len(replies) == n:
+                        break
         except BlockingIOError as error:
             raise redis.TimeoutError(f"no answer within {self.config.timeout:g} s") from error
         return replies
@@ -342,36 +383,6 @@ class Link:
         self._socket = self._reader = None
         if connection is not None:
             connection.disconnect()
-
-
-def _kernel_timeout(sock: socket.socket, seconds: float) -> None:
-    whole = int(seconds)
-    value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
-
-def _set_timeout(sock: Any, seconds: float) -> None:
-    if type(sock) is socket.socket:
-        _kernel_timeout(sock, seconds)
-    else:
-        sock.settimeout(seconds)
-
-
-def refusal(fault: Exception, config: StoreConfig) -> StoreError:
-    """The server's error as ours, with a way out where there is one."""
-    text = str(fault)
-    if text.startswith(("NOAUTH", "WRONGPASS")):
-        return unavailable(config, fault)
-    if "OOM" in text[:60] or "used memory > 'maxmemory'" in text:
-        text = (
-            f"{text}: raise maxmemory on the server at {config.address}, or reset networks no longer needed"
-        )
-    elif text.startswith("NOPERM"):
-        text = f"{text}: the account in the URL may not do this on the server at {config.address}"
-    error = StoreError(text, code=text.partition(" ")[0])
-    error.__cause__ = fault
-    return error
 
 
 def _forget_all() -> None:

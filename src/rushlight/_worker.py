@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, overload
 
@@ -23,12 +23,13 @@ from ._plan import find_config
 from ._reader import TaskReader
 from ._records import Task, TaskState, WorkerState
 from ._roster import WorkerReader
+from ._running import RunningTask
 from ._sharing import Sharing
 from ._store import Store
 from ._store_roster import WorkerCard
-from ._store_tasks import Encoded
+from ._store_tasks import NIL, Encoded, head_of
 from ._tables import StatedRow
-from .errors import ConfigError, RushlightError, StaleTaskWarning, TaskError, UnknownKey
+from .errors import ConfigError, RushlightError, StaleTaskWarning, UnknownKey
 
 _log = logging.getLogger("rushlight")
 Fields = Mapping[str, Any]
@@ -144,6 +145,12 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
 
     def push_running_task(self, xs: Fields, *, xs_extra: Fields | None = None) -> str:
         """Creates one task already running on this worker; returns its key."""
+        plain = self._store.codec.encode_plain(xs) if xs_extra is None else None
+        if plain is not None:
+            key = _names.new_key()
+            self._member.begin_one(key, head_of(key, plain))
+            self._held[key] = 1
+            return key
         return self.push_running_tasks([_inputs.one_task(xs, "xs")], xs_extra=xs_extra)[0]
 
     def _encode(self, xss: Iterable[Fields], xs_extra: Any) -> Encoded:
@@ -172,6 +179,12 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
 
     def finish_task(self, key: str, ys: Fields, *, ys_extra: Fields | None = None) -> bool:
         """The result of one task; see ``finish_tasks``."""
+        plain = self._store.codec.encode_plain(ys) if ys_extra is None else None
+        if plain is not None and self._held.get(key) == 1:
+            with suppress(UnknownKey):
+                ours = self._member.finish_one(key, plain + NIL, lambda late: self._let_go_one(key, late[0]))
+                self._let_go_one(key, ours)
+                return ours
         verdict, spilled = self._finishing(key, ys, ys_extra)
         return self._settle([verdict], spilled)[0]
 
@@ -222,10 +235,13 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
 
     def _let_go(self, verdicts: list[Verdict], decided: list[bool]) -> None:
         for verdict, ours in zip(verdicts, decided, strict=True):
-            self._held.pop(verdict.key, None)
-            if not ours:
-                said = f"StaleTaskWarning: the result of task {verdict.key} came too late and is discarded"
-                _log.warning(StaleTaskWarning(said))
+            self._let_go_one(verdict.key, ours)
+
+    def _let_go_one(self, key: str, ours: bool) -> None:
+        self._held.pop(key, None)
+        if not ours:
+            said = f"StaleTaskWarning: the result of task {key} came too late and is discarded"
+            _log.warning(StaleTaskWarning(said))
 
     # --- taking ---------------------------------------------------------------------------------
 
@@ -367,31 +383,6 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         self.set_terminated()
         self._threads.close()
         self._store.close()
-
-
-class RunningTask:
-    """A task in the block of ``worker.task(xs)``."""
-
-    def __init__(self, worker: RushWorker, key: str, xs: dict[str, Any]) -> None:
-        self._worker = worker
-        self.key = key
-        self.xs = xs
-        self.settled = False
-
-    def finish(self, ys: Fields, *, ys_extra: Fields | None = None) -> bool:
-        """The result; True if this call decided the task. Raises TaskError when called twice."""
-        if self.settled:
-            raise TaskError(f"task {self.key} is settled already", key=self.key)
-        decided = self._worker.finish_task(self.key, ys, ys_extra=ys_extra)
-        self.settled = True
-        return decided
-
-    def fail(self, condition: Any = None) -> bool:
-        """Fails the task without an exception."""
-        if self.settled:
-            raise TaskError(f"task {self.key} is settled already", key=self.key)
-        self.settled = True
-        return self._worker.fail_task(self.key, condition)
 
 
 def _pair(finish: object) -> tuple[str, Fields]:

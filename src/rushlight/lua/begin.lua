@@ -1,14 +1,21 @@
--- include: gate begin create
 -- Creates tasks already running on this worker. Sent again, it creates nothing twice.
 -- KEYS: control index running queued.
 -- ARGV: epoch, worker id, token, who (packed worker id and attempt 1), then the keys, then as many heads.
--- Reply: {letter, queued or -1, number created}, or a refusal of the gate.
-local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
-if refused then return refused end
+-- Reply: number created, to a running worker of a network that does not drain; else {letter, queued or -1,
+--   number created}, or a refusal of the gate.
+-- include: gate begin
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain')
+local plain, me = c[1] == ARGV[1] and c[2] == 'r' .. ARGV[3] and not c[3], nil
+if not plain then
+  local refused
+  refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+  if refused then return refused end
+end
 local now, n, created = clock(), (#ARGV - 4) / 2, 0
 if n == 1 then
   created = begin(KEYS[2], KEYS[3], ARGV[4], ARGV[5], ARGV[6], now)
 else
+-- include: create
   local stamp = cmsgpack.pack(now)
   local number = numbering(stamp)
   for first = 5, n + 4, AT_ONCE do
@@ -26,5 +33,6 @@ else
     created = created + #places
   end
 end
+if plain then return created end
 local letter, queued = riding(me, KEYS[4])
 return {letter, queued, created}

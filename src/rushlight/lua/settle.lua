@@ -1,9 +1,21 @@
--- include: gate line settle
 -- Finishes and fails running tasks, first writer wins. Sent again by the same attempt, it says the same.
 -- A worker that is no longer a member may still ask: its tasks have been decided, so it hears 0.
 -- KEYS: control index running finished failed failures tallies events, then the line.
--- ARGV: epoch, worker id, token, then per task: key, 'f' or 'x', who, payload.
--- Reply: {letter, queued or -1, verdicts}, or UNKNOWN with the keys, or LINE, or EPOCH.
+-- ARGV: epoch, worker id, token, then per task: 'f' or 'x', who, key, payload.
+-- Reply: 1 in the plain case (lib/plain); else {letter, queued or -1, verdicts}, or UNKNOWN with the keys, or LINE,
+--   or EPOCH.
+-- include: gate plain
+if #ARGV == 7 then
+  local c = plain_worker()
+  local value = c and plain_record(4)
+  if value then
+    local now = clock()
+    finish_plain(4, value, cmsgpack.pack(now))
+    announce(KEYS[8], c.watch, now)
+    return 1
+  end
+end
+-- include: gate line settle
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused and refused[1] == 'EPOCH' then return refused end
 local keys = settling_keys()

@@ -1,17 +1,33 @@
--- include: gate line settle claim
 -- Settles one task and takes the next from the queue, in one trip.
 -- KEYS: control index running finished failed failures tallies events, then the line.
--- ARGV: epoch, worker id, token, key, 'f' or 'x', who, payload, packed worker id, claim number, n.
--- Reply: {letter, queued or -1, verdicts, running records, microseconds to the next delayed task or -1}, or
---   UNKNOWN, or LINE, or a refusal of the gate.
+-- ARGV: epoch, worker id, token, packed worker id, n, 'f' or 'x', who, key, payload, claim number.
+-- Reply: the running record in the plain case (lib/plain), where one was asked for and is there; else {letter,
+--   queued or -1, verdicts, running records, microseconds to the next delayed task or -1}, or UNKNOWN, or LINE, or a
+--   refusal of the gate.
+-- include: gate plain
+if ARGV[5] == '1' then
+  local c = plain_worker()
+  local done = c and plain_record(6)
+  if done then
+    local key, value = next_plain(KEYS[10], KEYS[9], c.claim, ARGV[10])
+    if key then
+      local now = clock()
+      local stamp = cmsgpack.pack(now)
+      finish_plain(6, done, stamp)
+      announce(KEYS[8], c.watch, now)
+      return take_plain(KEYS[3], KEYS[9], ARGV[4], key, value, ARGV[10], stamp)
+    end
+  end
+end
+-- include: gate line settle claim
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused then return refused end
 local keys = settling_keys()
 if me.line and not keys.full then return {'LINE'} end
 local now = clock()
-local stop, verdicts = settle(keys, ARGV[2], 4, 7, now)
+local stop, verdicts = settle(keys, ARGV[2], 6, 9, now)
 if stop then return stop end
 announce(keys.events, me.watch, now)
-local values, due = claim(keys, ARGV[2], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), me, now)
+local values, due = claim(keys, ARGV[2], ARGV[4], ARGV[10], tonumber(ARGV[5]), me, now)
 local letter, queued = riding(me, keys.queued)
 return {letter, queued, verdicts, values, due}

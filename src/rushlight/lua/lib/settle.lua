@@ -174,15 +174,15 @@ local function finish(keys, key, value, payload, stamp)
   end
 end
 
--- Settles a batch: ARGV from `first` on in fours: key, 'f' or 'x', who, payload. All keys are looked at
+-- Settles a batch: ARGV from `first` on in fours: 'f' or 'x', who, key, payload. All keys are looked at
 -- before the first write, so an unknown one leaves everything as it was. Returns the refusal, or nil and
 -- the list of 1 (decided by this worker) and 0 (by another). `gone`: a life that is over decides nothing more,
 -- also where another goes by its id by now.
 local function settle(keys, wid, first, last, now, gone)
   local plan, unknown = {}, {}
   for i = first, last, 4 do
-    local ours, value, at = standing(keys, ARGV[i], ARGV[i + 2])
-    if ours == nil then unknown[#unknown + 1] = ARGV[i] end
+    local ours, value, at = standing(keys, ARGV[i + 2], ARGV[i + 1])
+    if ours == nil then unknown[#unknown + 1] = ARGV[i + 2] end
     if gone and ours == 1 then ours = 0 end
     plan[#plan + 1] = {i, ours, value, at}
   end
@@ -190,7 +190,7 @@ local function settle(keys, wid, first, last, now, gone)
   local stamp, verdicts, done, lost = cmsgpack.pack(now), {}, 0, 0
   for n, step in ipairs(plan) do
     local i, ours, value, at = step[1], step[2], step[3], step[4]
-    local key, kind, payload = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+    local kind, who, key, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     -- The same key twice in one batch: the second sees what the first did.
     if ours == 1 and n > 1 and redis.call('HEXISTS', keys.running, key) == 0 then
       ours, at = 0, redis.call('HGET', keys.index, key)
@@ -203,7 +203,7 @@ local function settle(keys, wid, first, last, now, gone)
       lapse(keys, key, value, payload, stamp, now)
       lost = lost + 1
     else
-      ours = decided_so(keys, at or '', key, ARGV[i + 2], kind, payload)
+      ours = decided_so(keys, at or '', key, who, kind, payload)
     end
     verdicts[n] = ours
   end

@@ -1,0 +1,47 @@
+-- The plain case, by far the most frequent: a running worker of a network that uses the plain queue alone and
+-- does not drain, and one task. It stands in front of the general one, and leaves the call to that before the
+-- first write where anything is otherwise. Needs gate.
+
+-- The fields watch and claim of the control hash in a table, if the caller is such a worker.
+local function plain_worker()
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain', 'line', 'watch', 'c:' .. ARGV[2])
+  if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] or c[4] then return nil end
+  return {watch = c[5], claim = c[6]}
+end
+
+-- The running record of the task that a verdict finishes, if it does and its attempt holds the task. `at`: where
+-- the verdict begins in ARGV (kind, who, key, payload).
+local function plain_record(at)
+  if ARGV[at] ~= 'f' then return nil end
+  local value, who = redis.call('HGET', KEYS[3], ARGV[at + 2]), ARGV[at + 1]
+  return value and string.sub(value, 1, #who) == who and value
+end
+
+local function finish_plain(at, value, stamp)
+  local key = ARGV[at + 2]
+  redis.call('HDEL', KEYS[3], key)
+  local length = redis.call('RPUSH', KEYS[4], '\156' .. value .. stamp .. ARGV[at + 3])
+  redis.call('HSET', KEYS[2], key, length - 1)
+  redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1)
+end
+
+-- Takes the next queued task, if there is one and claim `number` was not answered before: its key and record.
+local function next_plain(queue, queued, claim, number)
+  if claim and string.sub(claim, 1, 14) >= number then return nil end
+  while true do
+    local key = redis.call('LPOP', queue)
+    if not key then return nil end
+    local value = redis.call('HGET', queued, key)
+    -- None: it was cancelled.
+    if value then return key, value end
+  end
+end
+
+-- Marks it running; returns its record.
+local function take_plain(running, queued, worker, key, value, number, stamp)
+  value = worker .. value .. stamp
+  redis.call('HDEL', queued, key)
+  redis.call('HSET', running, key, value)
+  redis.call('HSET', KEYS[1], 'c:' .. ARGV[2], number .. key)
+  return value
+end
