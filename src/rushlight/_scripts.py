@@ -96,8 +96,8 @@ def _read(name: str) -> str:
 
 @cache
 def load(name: str) -> Script:
-    """The script ``lua/<name>.lua``. Each ``-- include:`` line stands for what the code behind it needs of the
-    named files, and has not from a later one: every function costs at every call, whether it is used or not."""
+    """The script ``lua/<name>.lua``. Each ``-- include:`` line stands for what the code behind it needs of
+    the named files and no later line brings: every function costs at every call, used or not."""
     before, *rest = re.split(r"(?m)^-- include: (.*)\n", _read(f"{name}.lua"))
     body, words = "", set[str]()
     for parts, code in zip(reversed(rest[::2]), reversed(rest[1::2]), strict=True):

@@ -51,7 +51,10 @@ def vanish(owner: Any, *, before: bool) -> None:
 
 def refused(replies: list[Any]) -> bool:
     """Whether the server did nothing but tell how to ask: another epoch, more keys, the scripts first."""
-    return any(isinstance(reply, Exception) or reply[0] in (b"EPOCH", b"LINE") for reply in replies)
+    return any(
+        isinstance(reply, Exception) or (type(reply) is list and reply[0] in (b"EPOCH", b"LINE"))
+        for reply in replies
+    )
 
 
 @dataclass
@@ -116,14 +119,16 @@ class Network(Machine):
 
     def call(self, owner: Member | Store, fault: str, action: Callable[[], Any]) -> tuple[bool, bool, Any]:
         """Whether the server carried it out, whether the caller heard, and what."""
-        tape = self.tapes.setdefault(id(owner), Tape(owner))
+        if id(owner) not in self.tapes:
+            self.tapes[id(owner)] = Tape(owner)
+        tape = self.tapes[id(owner)]
         sent = len(tape.sent)
+        link = getattr(owner, "store", owner).link
+        exchange = link._exchange
         if fault == "resend":
             lose_reply(owner)
         elif fault in ("deaf", "mute"):
             vanish(owner, before=fault == "mute")
-        link = getattr(owner, "store", owner).link
-        exchange = type(link)._exchange
         try:
             answer = action()
         except VanishedError:
@@ -131,7 +136,7 @@ class Network(Machine):
                 self.keep(tape, sent)
             return fault == "deaf", False, None
         finally:
-            link._exchange = exchange.__get__(link)
+            link._exchange = exchange  # type: ignore[method-assign]
         self.keep(tape, sent)
         return True, True, answer
 
