@@ -91,3 +91,18 @@ def test_curves_are_data_and_pictures(tmp_path: Path) -> None:
         assert 0 < min(point["us"] for point in mine)
         picture = (tmp_path / f"curve-{curve}.svg").read_text()
         assert [] == [point["operation"] for point in mine if point["operation"] not in picture]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(320)
+def test_peers_are_measured_as_we_are() -> None:
+    """Ours and the standard library's pool, which need no environment of their own, each have throughput and
+    latency for both tasks; stores of trials have their time per trial."""
+    found = json.loads(run("peers.py", "--small", "--json", "rushlight", "pool").splitlines()[-1])["peers"]
+    assert [] == [one["error"] for one in found if "error" in one]
+    queues = [one for one in found if "noop" in one]
+    assert {"rushlight", "pool"} == {one["peer"] for one in queues}
+    for one in queues:
+        assert 0 < min(one["noop"]["per_second"] + one["spin"]["per_second"])
+        assert 0 < one["noop_latency"]["p50_ms"] <= one["noop_latency"]["p95_ms"]
+    assert 0 < min(us for one in found if "trial_us" in one for us in one["trial_us"]["us"])

@@ -1,0 +1,274 @@
+"""Other libraries and ours, the same tasks in the same run: ``python benchmarks/peers.py [--save] [name]``.
+
+Each library is put into a virtual environment of its own (``.venv-peers/NAME``, kept for the next time)
+and measured by ``peers/measure.py`` there, with two workers on this machine, all on the same server program
+with the same options: tasks per second and latency of a no-op, and of a task that takes a millisecond of CPU.
+Every result is collected and checked. What cannot be installed or does not run is said in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kit
+from table import into_readme
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+OURS = "rushlight"
+#: Names, in the environment of all processes of a measurement, what no other's have.
+MARK = "PEERS_RUN"
+BEGIN, END = "<!-- peers: made by peers.py -->", "<!-- end of peers -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A library: what to install, and the variants of its ``peers/with_*.py``. ``why``: what to know where it
+    is ahead of ours."""
+
+    name: str
+    packages: tuple[str, ...]
+    variants: tuple[str, ...]
+    why: str = ""
+
+
+PEERS = (
+    Peer(OURS, (), ("queue", "search", "search, step", "search, write_behind")),
+    Peer(
+        "pool",
+        (),
+        ("submit", "map, chunks of 64"),
+        "pipes between a parent and its children: nothing is kept, nobody can join, a crash loses all",
+    ),
+    Peer(
+        "joblib", ("joblib",), ("batch_size=1", "batch_size=auto"), "one parent and its children, as the pool"
+    ),
+    Peer("rq", ("rq",), ("fork per job", "SimpleWorker")),
+    Peer("celery", ("celery[redis]",), ("prefork",)),
+    Peer("dramatiq", ("dramatiq[redis]",), ("2 x 8 threads", "2 x 1 thread")),
+    Peer("huey", ("huey[redis]",), ("as shipped", "notify_result")),
+    Peer("arq", ("arq",), ("as shipped", "polls every ms")),
+    Peer("taskiq", ("taskiq", "taskiq-redis"), ("as shipped", "polls every ms")),
+    Peer("streaq", ("streaq",), ("as shipped",)),
+    Peer("dask", ("distributed",), ("LocalCluster",)),
+    Peer("ray", ("ray",), ("tasks", "actors"), "shared memory and C++ between the processes of one node"),
+    Peer("parsl", ("parsl",), ("HTEX",)),
+    Peer(
+        "optuna",
+        ("optuna", "redis"),
+        ("in memory", "journal, Redis", "journal, file", "RDB, sqlite"),
+        "in memory: one process that shares nothing",
+    ),
+)
+
+
+def python_of(peer: Peer, folder: Path) -> tuple[str, str]:
+    """The interpreter of its environment, made if need be; and why there is none, if so."""
+    if not peer.packages:
+        return sys.executable, ""
+    home = folder / peer.name
+    python, stamp = home / "bin" / "python", home / "installed"
+    if not stamp.exists():
+        venv.create(home, with_pip=True, clear=True)
+        command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *peer.packages]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return "", f"could not be installed: {last_line(done.stderr)}"
+        stamp.touch()
+    return str(python), ""
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no output"
+
+
+def run(peer: Peer, variant: str, python: str, *, small: bool, limit: float) -> dict[str, Any]:
+    """One variant on a fresh server."""
+    found: dict[str, Any] = {"peer": peer.name, "variant": variant}
+    with kit.own_server() as server, kit.Quiet() as quiet:
+        script = str(HERE / "peers" / "measure.py")
+        command = [python, script, f"with_{peer.name}", variant, "--url", server.url]
+        # Workers find the tasks by the names of their modules, and a library its own programs.
+        programs = f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        env = {**os.environ, "PYTHONPATH": str(HERE / "peers"), "PATH": programs, MARK: server.path}
+        try:
+            done = subprocess.run(
+                [*command, *(("--small",) if small else ())],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=limit,
+                env=env,
+                cwd=HERE / "peers",
+            )
+            if done.returncode:
+                found["error"] = last_line(done.stderr)
+            else:
+                found |= json.loads(done.stdout.strip().splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            found["error"] = f"did not end within {limit:g} s"
+        finally:
+            end_all(f"{MARK}={server.path}".encode())
+    return found | {"quiet": quiet.as_record()}
+
+
+def end_all(mark: bytes) -> None:
+    """Ends what a measurement has left running: every process with this mark in its environment."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every variant of each library asked for; the pool and ours again at the end, to show the drift."""
+    chosen = [peer for peer in PEERS if not asked.names or peer.name in asked.names]
+    again = [peer for peer in chosen if peer.name in (OURS, "pool")] if len(chosen) > 2 else []
+    for at, peer in enumerate([*chosen, *again]):
+        python, trouble = python_of(peer, asked.folder)
+        variants = peer.variants[:1] if at >= len(chosen) else peer.variants
+        for variant in variants:
+            if trouble:
+                yield {"peer": peer.name, "variant": variant, "error": trouble}
+                continue
+            found = run(peer, variant, python, small=asked.small, limit=asked.limit)
+            yield found | {"again": at >= len(chosen)}
+
+
+def middle(one: dict[str, Any], task: str) -> float:
+    """Tasks per second: the median of its batches."""
+    return statistics.median(one[task]["per_second"])
+
+
+def notes(found: list[dict[str, Any]]) -> list[str]:
+    """Who is ahead of ours in what, and why: nothing is left unsaid."""
+    queues = [one for one in found if "noop" in one and not one["again"]]
+    ours = [one for one in queues if one["peer"] == OURS]
+    if not ours:
+        return []
+    why = {peer.name: peer.why for peer in PEERS}
+    told = []
+    for one in queues:
+        ahead = []
+        for task, words in (("noop", "no-op"), ("spin", "1 ms")):
+            rate = middle(one, task) / max(middle(mine, task) for mine in ours)
+            wait = one[f"{task}_latency"]["p50_ms"] / min(mine[f"{task}_latency"]["p50_ms"] for mine in ours)
+            ahead += [f"{words} tasks/s ({rate:.2f} x ours)"] if rate > 1 else []
+            ahead += [f"{words} latency ({wait:.2f} x ours)"] if wait < 1 else []
+        if ahead and one["peer"] != OURS:
+            reason = why[one["peer"]] or "no reason is known: a fault of ours"
+            told.append(f"{one['peer']} ({one['variant']}) is ahead in {', '.join(ahead)}: {reason}.")
+    return told
+
+
+def as_markdown(whole: dict[str, Any]) -> str:
+    """The tables, who is ahead of ours and why, what could not be measured, settings and versions."""
+    found = whole["peers"]
+    lines = [*queue_lines(found), "", *store_lines(found), ""]
+    lines += [f"- {note}" for note in notes(found)]
+    for one in found:
+        if "error" in one:
+            lines.append(f"- {one['peer']} ({one['variant']}) was not measured: {one['error']}")
+    lines += ["", "Settings and versions:", ""]
+    for one in found:
+        if "settings" in one and not one["again"]:
+            used = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+            lines.append(f"- {one['peer']}, {one['variant']}: {one['settings']}{used and f' ({used})'}")
+    facts = ", ".join(f"{name} {value}" for name, value in whole["machine"].items())
+    return "\n".join([*lines, "", f"{facts}.", ""])
+
+
+def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    """Queues, the fastest first."""
+    yield (
+        "| library | variant | no-op tasks/s | 1 ms tasks/s | no-op p50 / p95 ms | 1 ms p50 / p95 ms "
+        "| first result s | others' cores |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    queues = [one for one in found if "noop" in one]
+    for one in sorted(queues, key=lambda one: middle(one, "noop"), reverse=True):
+        singles = (one["noop_latency"], one["spin_latency"])
+        times = " | ".join(f"{single['p50_ms']:g} / {single['p95_ms']:g}" for single in singles)
+        again = " (again)" if one["again"] else ""
+        yield (
+            f"| {name_of(one)} | {one['variant']}{again} | {middle(one, 'noop'):,.0f} "
+            f"| {middle(one, 'spin'):,.0f} | {times} | {one['first_result_seconds']:g} "
+            f"| {one['quiet']['cores_used_by_others']} |"
+        )
+
+
+def store_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    """Stores of trials, the fastest first."""
+    yield "| store of trials | variant | us per trial | 2 processes, trials/s | reading 5,000 anew, ms |"
+    yield "|---|---|---|---|---|"
+    for one in sorted((one for one in found if "trial_us" in one), key=trial_us):
+        pair, load = one.get("two_processes"), one.get("load")
+        together = f"{pair['per_second']:,.0f}" if pair else ""
+        reading = f"{load['ms']:g}" if load else ""
+        yield f"| {name_of(one)} | {one['variant']} | {trial_us(one):,.1f} | {together} | {reading} |"
+
+
+def name_of(one: dict[str, Any]) -> str:
+    return f"**{one['peer']}**" if one["peer"] == OURS else str(one["peer"])
+
+
+def trial_us(one: dict[str, Any]) -> float:
+    return statistics.median(one["trial_us"]["us"])
+
+
+def as_line(one: dict[str, Any]) -> str:
+    """A variant for the terminal."""
+    head = f"{one['peer']:<10} {one['variant']:<22}"
+    if "error" in one:
+        return f"{head} {one['error']}"
+    if "trial_us" in one:
+        return f"{head} {trial_us(one):>9,.1f} us per trial {one.get('two_processes')} {one.get('load')}"
+    return (
+        f"{head} no-op {middle(one, 'noop'):>9,.0f}/s, 1 ms {middle(one, 'spin'):>7,.0f}/s, latency "
+        f"{one['noop_latency']['p50_ms']:g}/{one['noop_latency']['p95_ms']:g} ms, "
+        f"{one['spin_latency']['p50_ms']:g}/{one['spin_latency']['p95_ms']:g} ms, first result "
+        f"{one['first_result_seconds']:g} s; others used {one['quiet']['cores_used_by_others']} cores"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *(peer.name for peer in PEERS)], help="all without")
+    parser.add_argument("--folder", type=Path, default=HERE.parent / ".venv-peers", help="of environments")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds a variant may take")
+    parser.add_argument("--small", action="store_true", help="only show that it works")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", action="store_true", help="into results/ and README.md")
+    asked = parser.parse_args()
+    found = []
+    for one in measured(asked):
+        found.append(one)
+        if not asked.json:
+            print(as_line(one), flush=True)
+    whole = {"machine": kit.machine(), "peers": found}
+    if asked.json:
+        print(json.dumps(whole))
+    else:
+        print(*notes(found), sep="\n")
+    if asked.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "peers.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        (RESULTS / "peers.md").write_text(as_markdown(whole), encoding="utf-8")
+        into_readme(as_markdown(whole), BEGIN, END)
+
+
+if __name__ == "__main__":
+    main()
