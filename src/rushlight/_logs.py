@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from . import _inputs
 from ._store import Store
 from ._tables import check_request, log_table
-from .errors import RushlightError, escaped
+from .errors import ConfigError, RushlightError, escaped
 
 #: Entries sent in one trip, and seconds an entry waits at most for company.
 _BATCH = 100
@@ -173,21 +174,35 @@ class LogReader:
         for _, worker_id, entry in self._new_entries():
             print(format_entry(worker_id, entry))
 
-    def follow_log(self, timeout: float | None = None) -> Iterator[str]:
-        """Formatted log lines as they come, beginning with those not printed before; woken by the event.
-        Ends when none came for ``timeout`` seconds (None: never)."""
+    def follow_log(
+        self,
+        timeout: float | None = None,
+        *,
+        worker_ids: Sequence[str] | None = None,
+        as_: Literal["lines", "dicts"] = "lines",
+    ) -> Iterator[Any]:
+        """Log entries as they come, of all workers or the named ones, beginning with those not printed yet;
+        woken by the event. Formatted lines, or dicts with the columns of ``read_log``. Ends when none came
+        for ``timeout`` seconds (None: never)."""
         limit = _inputs.seconds(timeout, "timeout", none=True)
+        wanted = None if worker_ids is None else set(_inputs.key_list(worker_ids, "worker_ids"))
+        if as_ not in ("lines", "dicts"):
+            raise ConfigError(f"as_={as_!r} must be 'lines' or 'dicts'", value=as_)
+        return self._follow(math.inf if limit is None else limit, wanted, lines=as_ == "lines")
+
+    def _follow(self, limit: float, wanted: set[str] | None, *, lines: bool) -> Iterator[Any]:
+        shape: Callable[[str, Mapping[str, Any]], Any] = format_entry if lines else _log_row
+        deadline = time.monotonic() + limit
         while True:
-            entries = self._new_entries()
-            yield from (format_entry(worker_id, entry) for _, worker_id, entry in entries)
-            deadline = None if limit is None else time.monotonic() + limit
-            while not entries:
-                left = 5.0 if deadline is None else deadline - time.monotonic()
-                after = "0-0" if self._printed == "-" else self._printed
-                if left > 0 and self._store.wait_logs(after, min(left, 5.0)):
-                    break
-                if left <= 0:
-                    return
+            found = [(w, e) for _, w, e in self._new_entries() if wanted is None or w in wanted]
+            for worker_id, entry in found:
+                yield shape(worker_id, entry)
+            if found:
+                deadline = time.monotonic() + limit
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self._store.wait_logs("0-0" if self._printed == "-" else self._printed, min(left, 5.0))
 
     def _new_entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         entries = self._store.logs(self._printed)
@@ -202,12 +217,16 @@ def format_entry(worker_id: str, entry: Mapping[str, Any]) -> str:
     return f"[{worker_id}] {stamp} {entry['level']} {entry['logger']}: {entry['msg']}"
 
 
+def _log_row(worker_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    row = {"worker_id": worker_id, "level": entry["level"], "timestamp": entry["t"]}
+    return row | {name: entry[name] for name in ("logger", "caller", "msg")}
+
+
 def _log_rows(entries: list[tuple[str, dict[str, Any]]], difference: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     last: dict[str, float] = {}
     for worker_id, entry in entries:
-        row = {"worker_id": worker_id, "level": entry["level"], "timestamp": entry["t"]}
-        row |= {name: entry[name] for name in ("logger", "caller", "msg")}
+        row = _log_row(worker_id, entry)
         if difference:
             row["time_difference"] = entry["t"] - last.get(worker_id, entry["t"])
         last[worker_id] = entry["t"]

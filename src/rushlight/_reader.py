@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import _inputs
+from ._changes import Changes
 from ._records import Counts, Task, TaskState, WaitResult
 from ._store import Store
 from ._store_reads import Standing, View
@@ -281,6 +282,10 @@ class TaskReader:
                     if key in states:
                         found[key] = TaskState.FINISHED
         return found
+
+    def changes(self) -> Changes:
+        """This moment of the network; its ``wait`` returns at the next change of any task or worker."""
+        return Changes(self._store)
 
     def stream(self, timeout: float | None = None) -> Iterator[Task]:
         """Finished and failed tasks as they happen, each once per object: a later ``stream`` goes on where

@@ -19,7 +19,7 @@ from rushlight._server import find_binary
 from rushlight.errors import ConfigError, RushlightError, StoreUnavailable, UnknownKey
 
 #: What has no coroutine function: it makes no round trip, is an iterator, or is there under another name.
-NOT_AWAITABLE = {"close", "follow_log", "ids_of_workers", "leaderboard", "read_archive", "seeded"}
+NOT_AWAITABLE = {"changes", "close", "follow_log", "ids_of_workers", "leaderboard", "read_archive", "seeded"}
 
 
 def waiting_threads() -> list[str]:

@@ -158,6 +158,19 @@ def test_the_log_can_be_followed(rush: Rush) -> None:
     assert 1 == text.count("second")
 
 
+def test_the_log_of_one_worker_can_be_followed(rush: Rush) -> None:
+    """Only its entries, as ``read_log`` has them; those of others do not keep it going."""
+    one, other = rush.start_workers(talk, 2, log_level="info")
+    rush.wait_for_workers(2)
+    words = [{"say": text, "level": logging.ERROR} for text in ("mine", "yours", "mine too")]
+    rush.wait_for_tasks(rush.push_tasks(words, workers=[one, other, one]))
+    found = list(rush.follow_log(timeout=0, worker_ids=[one], as_="dicts"))
+    assert ["mine", "mine too"] == [row["msg"] for row in found]
+    assert found == rush.read_log([one], as_="dicts")
+    with pytest.raises(ConfigError, match="as_='rows' must be 'lines' or 'dicts'"):
+        rush.follow_log(as_="rows")
+
+
 @pytest.mark.parametrize("form", ["polars", "pandas", "arrow", "dicts"])
 def test_the_log_comes_in_every_form(rush: Rush, form: str) -> None:
     """Also when it is empty."""

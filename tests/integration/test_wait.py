@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from rushlight import Rush, RushWorker, WaitResult
+from harness import Background
+from rushlight import Rush, RushWorker, WaitResult, _changes
 from rushlight.errors import ConfigError, UnknownKey
 
 
@@ -137,3 +138,46 @@ def test_a_time_that_cannot_be_is_refused(rush: Rush, timeout: object) -> None:
     ):
         with pytest.raises(ConfigError, match="timeout"):
             wait()
+
+
+# --- any change -------------------------------------------------------------------------------------
+
+
+def test_any_change_ends_a_wait(rush: Rush, worker: RushWorker) -> None:
+    """What happens between the look and the wait counts; each change ends one wait."""
+    changes = rush.changes()
+    assert not changes.wait(0)
+    for change in (
+        lambda: rush.push_tasks([{"x": 1}]),
+        worker.pop_task,
+        lambda: worker.push_running_task({"x": 2}),
+        lambda: rush.empty_queue() or rush.push_failed_tasks([{"x": 3}]),
+        lambda: rush.stop_workers("terminate"),
+        lambda: rush.reset(workers=False),
+    ):
+        change()
+        assert changes.wait(30)
+        assert not changes.wait(0)
+
+
+def test_a_wait_for_changes_is_woken(rush: Rush, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the event, also one that comes long after the watch that was kept first."""
+    monkeypatch.setattr(_changes, "_STEP", 0.05)
+    changes = rush.changes()
+    assert not changes.wait(0.3)
+    monkeypatch.setattr(_changes, "_STEP", 600.0)
+    waiting = Background(changes.wait)
+    with Rush(network) as other:
+        other.push_finished_tasks([{"x": 1}], [{"y": 1}])
+    assert waiting.result(30)
+
+
+def test_what_happened_while_nobody_watched_is_seen(
+    rush: Rush, worker: RushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that was busy for longer than its watch was kept has missed nothing."""
+    # The first watch is over as it begins.
+    monkeypatch.setattr(_changes, "_STEP", -2.0)
+    changes = rush.changes()
+    rush.push_finished_tasks([{"x": 1}], [{"y": 1}])
+    assert changes.wait(0)

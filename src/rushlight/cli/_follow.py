@@ -14,7 +14,7 @@ from rushlight.errors import WaitTimeout, WorkerStartError
 from ._interrupt import StopRequests
 from ._live import Display
 from ._progress import FINAL, Ending, Picture, Progress, Record, all_left, casualties, count_states
-from ._waiting import Changes, own_workers
+from ._waiting import own_workers
 
 #: Seconds between two looks at a network where much happens, and where nothing does.
 BUSY, QUIET = 0.1, 0.5
@@ -68,7 +68,7 @@ def follow(watch: Watch) -> list[Record]:
     timeout is noticed, :data:`BUSY` how often a busy network is asked.
     """
     while True:
-        changes = Changes(watch.rush, QUIET)
+        changes = watch.rush.changes()
         watch.progress.add(watch.rush.fetch_new_tasks(as_="dicts"), time.monotonic())
         workers = own_workers(watch.rush, watch.worker_ids)
         watch.screen.show(_picture(watch, workers))

@@ -9,11 +9,10 @@ import click
 
 from rushlight import Rush
 
-from ._lines import log_line, log_record
+from ._lines import log_line
 from ._options import connect, json_option, network_options
 from ._output import clock, columns_of, print_json, print_json_line, print_table, say
 from ._progress import Record, count_states
-from ._waiting import follow_entries
 
 TASK_STATES = ("queued", "running", "finished", "failed")
 #: Rows that ``tasks`` shows a person who did not say how many.
@@ -133,10 +132,7 @@ def logs(network: str, url: str | None, follow: bool, worker_ids: tuple[str, ...
 
 
 def _follow(rush: Rush, worker_ids: tuple[str, ...], *, as_json: bool) -> None:
-    for worker_id, entry in follow_entries(rush):
-        if worker_ids and worker_id not in worker_ids:
-            continue
-        record = log_record(worker_id, entry)
+    for record in rush.follow_log(worker_ids=worker_ids or None, as_="dicts"):
         if as_json:
             print_json_line(record)
         else:

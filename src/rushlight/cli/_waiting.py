@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
 
 from rushlight import Rush
 
@@ -12,19 +10,6 @@ from ._progress import FINAL, Record
 
 #: Longest single wait; bounds how late a signal or a lost server is noticed.
 LONGEST = 5.0
-
-
-class Changes:
-    """A place in the network's history: ``wait`` returns once something happened after it."""
-
-    def __init__(self, rush: Rush, seconds: float = LONGEST) -> None:
-        self._store = rush._store
-        self._event = self._store.watch(seconds + 2.0).event
-        self._seconds = seconds
-
-    def wait(self, seconds: float) -> bool:
-        """Block until something changed, at most ``seconds``; whether it did."""
-        return self._store.wait_event(self._event, max(0.001, min(seconds, self._seconds)))
 
 
 def live_workers(rush: Rush, worker_ids: tuple[str, ...] = ()) -> list[str]:
@@ -37,24 +22,12 @@ def wait_until_left(rush: Rush, worker_ids: tuple[str, ...], timeout: float) -> 
     """Wait until the workers have left; those that have not after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        changes = Changes(rush)
+        changes = rush.changes()
         left = live_workers(rush, worker_ids)
         seconds = deadline - time.monotonic()
         if not left or seconds <= 0:
             return left
-        changes.wait(seconds)
-
-
-def follow_entries(rush: Rush) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The log's entries with their worker, those there are and then those that come, without end."""
-    after = "-"
-    while True:
-        entries = rush._store.logs(after)
-        for entry_id, worker_id, entry in entries:
-            after = entry_id
-            yield worker_id, entry
-        if not entries:
-            rush._store.wait_logs("0-0" if after == "-" else after, LONGEST)
+        changes.wait(min(seconds, LONGEST))
 
 
 def own_workers(rush: Rush, worker_ids: tuple[str, ...]) -> list[Record]:
