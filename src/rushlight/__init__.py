@@ -33,11 +33,13 @@ from ._worker import RushWorker
 
 if _TYPE_CHECKING:
     from ._controller import Controller
+    from ._group import ControllerGroup
     from ._results import TaskResult, to_frame
 
 __all__ = [
     "Archive",
     "Controller",
+    "ControllerGroup",
     "Counts",
     "Rush",
     "RushWorker",
@@ -59,7 +61,12 @@ __all__ = [
 ]
 
 #: Of no use to workers, which import this package too: loaded when they are asked for.
-_LATER = {"Controller": "_controller", "TaskResult": "_results", "to_frame": "_results"}
+_LATER = {
+    "Controller": "_controller",
+    "ControllerGroup": "_group",
+    "TaskResult": "_results",
+    "to_frame": "_results",
+}
 
 
 def __getattr__(name: str) -> object:

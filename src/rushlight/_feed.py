@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ._cancel import CancelToken, Interrupted, current
 from ._futures import Register
@@ -37,6 +39,7 @@ class Feed:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._watchers = 0
+        self._listeners: list[Callable[[], object]] = []
         self._epoch = ""
         self._finished = self._failures = 0
         #: Calls made before this feed began: the last one's number, and how many had not ended.
@@ -75,7 +78,7 @@ class Feed:
         """A call that was not sent, or whose end was told by other means."""
         with self._changed:
             self._count_off(key)
-            self._changed.notify_all()
+            self._tell()
 
     def attach(self) -> None:
         """Takes the place from which on to read, and counts what is under way. Once, before all else."""
@@ -94,6 +97,29 @@ class Feed:
                     self._changed.wait(timeout)
             finally:
                 self._watchers -= 1
+
+    @contextmanager
+    def telling(self, listener: Callable[[], object]) -> Iterator[None]:
+        """For the block, calls ``listener`` at every change, from the feed's thread and others: who waits for
+        several feeds waits elsewhere."""
+        with self._changed:
+            if self._thread is None:
+                self._start()
+            self._watchers += 1
+            self._listeners.append(listener)
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._watchers -= 1
+                self._listeners.remove(listener)
+
+    def _tell(self) -> None:
+        """Something has changed; called under the lock."""
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
 
     @property
     def ended_count(self) -> int:
@@ -174,7 +200,7 @@ class Feed:
                 self._count_off(row[3], row[7])
             self._finished += len(ended.finished)
             self._failures += len(ended.failures)
-            self._changed.notify_all()
+            self._tell()
 
     def _count_off(self, key: str, seq: int | None = None) -> None:
         if key.startswith(self.prefix):
@@ -196,4 +222,4 @@ class Feed:
                 future._end(None, error)
         self._epoch, self._finished, self._failures = epoch, 0, 0
         with self._changed:
-            self._changed.notify_all()
+            self._tell()
