@@ -1,4 +1,4 @@
-"""Rows of tasks as columns: immutable blocks, the schema over many of them, and merging.
+"""Rows of tasks as columns: immutable blocks, and the schema over many of them.
 
 A block keeps every value exactly, as a polars Series where that loses nothing and as a list
 otherwise, and beside it the frame that shows it under the current schema (the same memory, where
@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -32,7 +32,7 @@ from ._columns import (
     packs,
     to_series,
 )
-from ._records import Row, TaskState
+from ._records import TaskState
 from .errors import escaped
 
 if TYPE_CHECKING:
@@ -195,12 +195,11 @@ def _packed_seconds(name: str, micros: list[int]) -> pl.Series:
 
 def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
     """Decoded rows as a block: of lists or, ``packed``, of Series where those lose nothing."""
-    width = len(Row._fields)
-    flat = list(chain.from_iterable(rows))
-    cells: dict[Column, list[Any] | pl.Series] = {KEY: flat[3::width], WORKER: flat[0::width]}
+    parts = [list(values) for values in zip(*rows, strict=True)]
+    cells: dict[Column, list[Any] | pl.Series] = {KEY: parts[3], WORKER: parts[0]}
     shapes_of = []
     for group, part in enumerate(SIDES):
-        shapes, columns = _spread(flat[part::width])
+        shapes, columns = _spread(parts[part])
         shapes_of.append(shapes)
         cells.update(((group, name), values) for name, values in columns.items())
     fixed = finished_kinds()
@@ -209,11 +208,9 @@ def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
     }
     kinds.update(dict.fromkeys(TIMES, FLOAT))
     for column, part in zip(TIMES, (6, 8, 9), strict=True):
-        micros = flat[part::width]
-        cells[column] = _packed_seconds(column[1], micros) if packed else seconds(micros)
-    opts = flat[2::width]
-    attempts, seqs = array("q", flat[1::width]), array("q", flat[7::width])
-    del flat
+        cells[column] = _packed_seconds(column[1], parts[part]) if packed else seconds(parts[part])
+    opts = parts[2]
+    attempts, seqs = array("q", parts[1]), array("q", parts[7])
     shapes, shape_at = _number_shapes(shapes_of, len(rows))
     held = {column: values for column, values in cells.items() if kinds[column] != NULL}
     block = Block(len(rows), kinds, held, shapes, shape_at, attempts, seqs, opts if any(opts) else None)
@@ -320,67 +317,6 @@ def adopt(block: Block, schema: Schema) -> None:
         if stored is not None and not (packs(kind) and dtype_of(kind) == dtype_of(schema.kinds[column])):
             kept[column] = stored
     block.cells, block.frame, block.schema, block.stale = kept, frame, schema, False
-
-
-def merge(blocks: Sequence[Block]) -> Block:
-    """One block of the rows of several, in order; their frames are joined where they have one schema."""
-    shown = all(b.frame is not None and b.schema is blocks[0].schema and not b.stale for b in blocks)
-    kinds = dict(blocks[0].kinds)
-    for block in blocks[1:]:
-        if block.kinds is not blocks[0].kinds:
-            for column, kind in block.kinds.items():
-                kinds[column] = _join_stored(kinds.get(column, NULL), kind)
-    n = sum(block.n for block in blocks)
-    shapes, shape_at = _merge_shapes(blocks)
-    opts = None
-    if any(block.opts for block in blocks):
-        opts = [value for block in blocks for value in (block.opts or [None] * block.n)]
-    attempts, seqs = array("q"), array("q")
-    for block in blocks:
-        attempts.extend(block.attempts)
-        seqs.extend(block.seqs)
-    merged = Block(n, kinds, {}, shapes, shape_at, attempts, seqs, opts)
-    merged.spilled = any(block.spilled for block in blocks)
-    if shown:
-        _merge_frames(merged, blocks)
-    else:
-        for column, kind in kinds.items():
-            if kind != NULL:
-                merged.cells[column] = [value for block in blocks for value in block.values(column)]
-    return merged
-
-
-def _join_stored(known: Kind, kind: Kind) -> Kind:
-    return SPILLED if SPILLED in (known, kind) else join(known, kind)
-
-
-def _merge_frames(merged: Block, blocks: Sequence[Block]) -> None:
-    import polars as pl
-
-    schema = blocks[0].schema
-    if schema is None:
-        return
-    for column, kind in merged.kinds.items():
-        if kind == NULL or (packs(kind) and dtype_of(kind) == dtype_of(schema.kinds[column])):
-            continue
-        values = [value for block in blocks for value in block.values(column)]
-        merged.cells[column] = to_series(column[1], values, kind) if packs(kind) else values
-    merged.frame = pl.concat([block.frame for block in blocks if block.frame is not None], rechunk=True)
-    merged.schema = schema
-
-
-def _merge_shapes(blocks: Sequence[Block]) -> tuple[list[Shape], array[int] | None]:
-    numbers: dict[Shape, int] = {}
-    for block in blocks:
-        for shape in block.shapes:
-            numbers.setdefault(shape, len(numbers))
-    if len(numbers) == 1:
-        return list(numbers), None
-    shape_at = array("I")
-    for block in blocks:
-        at = [numbers[shape] for shape in block.shapes]
-        shape_at.extend([at[0]] * block.n if block.shape_at is None else [at[i] for i in block.shape_at])
-    return list(numbers), shape_at
 
 
 def settle(block: Block, column: Column, values: list[Any]) -> None:

@@ -10,7 +10,7 @@ import inspect
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ class Shift:
     def work(self) -> None:
         """Takes calls and makes them, until the worker is to leave."""
         worker = self.worker
-        rows: list[list[Any]] = []
+        rows: list[Sequence[Any]] = []
         while True:
             if not rows:
                 if worker.terminated or worker.should_stop_when_idle or self._served():
@@ -85,12 +85,12 @@ class Shift:
             self._idle_since = time.monotonic()
             rows += self._settle(verdict, spilled)
 
-    def _claim(self) -> list[list[Any]]:
+    def _claim(self) -> list[Sequence[Any]]:
         left = self._limits.idle_left(time.monotonic() - self._idle_since)
         values = self.worker._member.claim(1, min(_WAIT, max(left, 0.001)))
         return self._taken(values)
 
-    def _taken(self, values: list[bytes]) -> list[list[Any]]:
+    def _taken(self, values: list[bytes]) -> list[Sequence[Any]]:
         if not values:
             return []
         rows = self.worker._store.running_rows(values)
@@ -104,7 +104,7 @@ class Shift:
         now = time.monotonic()
         return self._limits.served(self._done, now - self._began, now - self._idle_since)
 
-    def _settle(self, verdict: Verdict, spilled: dict[str, bytes]) -> list[list[Any]]:
+    def _settle(self, verdict: Verdict, spilled: dict[str, bytes]) -> list[Sequence[Any]]:
         """Sends the result; takes the next call in the same trip, where there is to be one."""
         worker = self.worker
         try:
@@ -118,7 +118,7 @@ class Shift:
         worker._let_go([verdict], [decided])
         return self._taken(values)
 
-    def _do(self, row: list[Any]) -> tuple[Verdict, dict[str, bytes]]:
+    def _do(self, row: Sequence[Any]) -> tuple[Verdict, dict[str, bytes]]:
         key, attempt = row[3], row[1]
         spilled: dict[str, bytes] = {}
         store = self.worker._store
@@ -147,7 +147,7 @@ class Shift:
             if before is not None:
                 _seeds.restore(before)
 
-    def _seed(self, row: list[Any]) -> _seeds.Seed:
+    def _seed(self, row: Sequence[Any]) -> _seeds.Seed:
         (task,) = build_table(
             [StatedRow(TaskState.RUNNING, [*row[:4], {}, None, *row[6:]])],
             "tasks",

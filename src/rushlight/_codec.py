@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec.msgpack
 
@@ -27,6 +27,12 @@ from .errors import ConfigError, DataMissing, DecodeError, RushlightError, Secre
 
 __all__ = ["Codec", "Spilled", "register_type"]
 
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+_Fields = dict[str, Any]
+_Record = tuple[
+    str | None, _Number, _Fields | None, str, _Fields, _Fields | None,
+    _Number, _Number, _Number, _Number, _Fields | None, _Fields | None,
+]  # fmt: skip
 #: How much of bytes that cannot be read an error keeps.
 _SHOWN: Final = 64
 _ROWS: Final = frozenset({dict, type(None)})
@@ -38,12 +44,16 @@ class Codec:
     Without ``trust``, values that need pickling are refused in both directions.
     """
 
-    __slots__ = ("_decode", "spill_size", "trust")
+    __slots__ = ("_decode", "_decode_records", "spill_size", "trust")
 
     def __init__(self, trust: Trust | None = None, *, spill_size: int = 65536) -> None:
         self.trust = trust
         self.spill_size = spill_size
-        self._decode = _Reader(trust, None).decode
+        reader = _Reader(trust, None)
+        self._decode = reader.decode
+        self._decode_records: Callable[[Any], list[Any]] = msgspec.msgpack.Decoder(
+            list[_Record], ext_hook=reader.ext_hook
+        ).decode
 
     def encode(self, value: Any, where: str) -> bytes:
         """``value`` as exactly one msgpack element; ``where`` names it in errors (``xs``)."""
@@ -148,6 +158,25 @@ class Codec:
             raise DecodeError(message, index=index, data=bytes(parts[index])[:_SHOWN])
         return rows, spilled
 
+    def decode_records(self, parts: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Finished records (``_records.Row``), decoded, every part of the type it must have. Raises
+        DecodeError with the ``index`` of the one that could not be read."""
+        try:
+            with _collector_paused():
+                return self._decode_records(b"".join((_header(len(parts), 0x90, 0xDC), *parts)))
+        except Exception as error:
+            raise self._blamed_record(parts, error) from error
+
+    def _blamed_record(self, parts: Sequence[bytes], error: Exception) -> RushlightError:
+        for index, part in enumerate(parts):
+            try:
+                self._decode_records(b"\x91" + part)
+            except Exception as own:
+                found = own if isinstance(own, RushlightError) else _undecodable(own, part)
+                fields = {**found.fields, "index": index}
+                return type(found)(f"record {index} of {len(parts)}: {found}", **fields)
+        return error if isinstance(error, RushlightError) else _undecodable(error, b"")
+
     def _blamed(self, parts: Sequence[bytes], error: Exception) -> RushlightError:
         for index, part in enumerate(parts):
             try:
@@ -166,9 +195,9 @@ class _Reader:
     def __init__(self, trust: Trust | None, spilled: list[Spilled] | None) -> None:
         self.trust = trust
         self.spilled = spilled
-        self.decode: Callable[[Any], Any] = msgspec.msgpack.Decoder(ext_hook=self._ext).decode
+        self.decode: Callable[[Any], Any] = msgspec.msgpack.Decoder(ext_hook=self.ext_hook).decode
 
-    def _ext(self, code: int, data: memoryview) -> Any:
+    def ext_hook(self, code: int, data: memoryview) -> Any:
         reader = _READERS.get(code)
         if reader is not None:
             return reader(self, data)

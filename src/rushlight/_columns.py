@@ -76,6 +76,11 @@ _LOSSLESS = frozenset({"float", "int", "bool", "str", "bytes", "date", "datetime
 _LISTED = frozenset({"null", "float", "int", "bool", "str", "bytes", "list"})
 
 
+_MAKERS: dict[type | None, str] = {
+    float: "new_opt_f64", int: "new_opt_i64", bool: "new_opt_bool", str: "new_str",
+}  # fmt: skip
+
+
 def _range_kind(family: str, value_type: type, low: int, high: int) -> Kind:
     if low < -_INT64 or high >= (2 * _INT64 if value_type.__name__ == "uint64" else _INT64):
         return OBJECT
@@ -319,7 +324,24 @@ def to_series(name: str, values: list[Any], kind: Kind) -> pl.Series:
         values = [None if v is None else float(v) for v in values]
     elif family in ("int", "bool", "float") and kind.type not in (int, bool, float):
         values = [_plain(v) for v in values]
+    else:
+        make = maker(kind)
+        if make is not None:
+            return pl.Series._from_pyseries(make(name, values, True))
     return pl.Series(name, values, dtype=dtype)
+
+
+@functools.cache
+def maker(kind: Kind) -> Callable[[str, list[Any], bool], Any] | None:
+    """The constructor that polars itself comes to, after a look and a conversion that these values do not
+    need: takes name, values and True. None for other kinds, and where a release has it no longer."""
+    import polars as pl
+
+    made = getattr(pl.Series("", [0.0]), "_s", None)
+    name = _MAKERS.get(kind.type) if kind.family in ("float", "int", "bool", "str") else None
+    if name is None or made is None or not hasattr(pl.Series, "_from_pyseries"):
+        return None
+    return getattr(type(made), name, None)
 
 
 def from_series(series: pl.Series, kind: Kind) -> list[Any]:

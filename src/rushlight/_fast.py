@@ -1,4 +1,4 @@
-"""A few new rows that bring nothing new, straight into a frame.
+"""The newest rows, where they bring nothing new: one block that grows row by row.
 
 The commonest fetch of a running search finds one new task or a handful. Through the public
 constructors of polars a row of 100 columns costs 600 us, through the ones underneath them 45; where
@@ -14,24 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import SIDES, Block, Column, Schema, Shape
-from ._columns import EXACT_FLOAT, SPILLED, Kind, join, kind_of, packs, to_series
+from ._columns import EXACT_FLOAT, FLOAT, SPILLED, Kind, join, kind_of, maker, packs, to_series
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def _maker(series: Any, kind: Kind) -> Callable[[str, list[Any], bool], Any] | None:
+def _maker(kind: Kind) -> Callable[[str, list[Any], bool], Any] | None:
     """The constructor of one column, for values that need neither a look nor a conversion."""
-    plain: dict[type | None, str] = {
-        float: "new_opt_f64",
-        int: "new_opt_i64",
-        bool: "new_opt_bool",
-        str: "new_str",
-    }
-    name = plain.get(kind.type)
     if kind.family == "float" and kind.type is not None and kind.type.__name__ == "float64":
-        name = "new_opt_f64"
-    return getattr(series, name, None) if name else None
+        return maker(FLOAT)
+    return maker(kind)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +46,13 @@ class FewRows:
         """None where polars lacks what this needs, or values of a column have not been read yet."""
         import polars as pl
 
-        series, frame = getattr(pl.Series("", [0.0]), "_s", None), getattr(pl.DataFrame(), "_df", None)
+        frame = getattr(pl.DataFrame(), "_df", None)
         kinds = tuple(schema.kinds.values())
-        if series is None or frame is None or not hasattr(pl.DataFrame, "_from_pydf") or SPILLED in kinds:
+        if frame is None or not hasattr(pl.DataFrame, "_from_pydf") or maker(FLOAT) is None:
             return None
-        makers = tuple(_maker(type(series), kind) for kind in kinds)
+        if SPILLED in kinds:
+            return None
+        makers = tuple(map(_maker, kinds))
         return cls(
             schema=schema,
             keys=tuple(
@@ -74,47 +69,14 @@ class FewRows:
             frame_type=type(frame),
         )
 
-    def block(self, rows: Sequence[Sequence[Any]]) -> Block | None:
-        """The rows as a block, or None where one would change the schema."""
-        import polars as pl
-
-        shapes: dict[Shape, int] = {}
-        shape_at = array("I")
-        listed = []
-        for row in rows:
-            values = self._values(row)
-            if values is None:
-                return None
-            listed.append(values)
-            shape = tuple([None if (part := row[at]) is None else tuple(part) for at in SIDES])
-            shape_at.append(shapes.setdefault(shape, len(shapes)))
-        cells: dict[Column, list[Any] | pl.Series] = {}
-        try:
-            made = self._series([*map(list, zip(*listed, strict=True))], cells)
-        except UnicodeEncodeError:
-            return None
-        if made is None:
-            return None
-        opts = [row[2] for row in rows]
-        return Block(
-            n=len(rows),
-            kinds=self.schema.kinds,
-            cells=cells,
-            shapes=list(shapes),
-            shape_at=shape_at if len(shapes) > 1 else None,
-            attempts=array("q", [row[1] for row in rows]),
-            seqs=array("q", [row[7] for row in rows]),
-            opts=opts if any(opts) else None,
-            frame=pl.DataFrame._from_pydf(self.frame_type(made)),
-            schema=self.schema,
-        )
-
-    def _values(self, row: Sequence[Any]) -> list[Any] | None:
+    def values(self, row: Sequence[Any]) -> list[Any] | None:
         """The row in the order of the schema; None with a column or a type the schema has not."""
         values = [row[3]]
         for at, keys in zip(SIDES, self.keys, strict=True):
-            part = row[at] or {}
-            if tuple(part) == keys:
+            part = row[at]
+            if not part:
+                values.extend([None] * len(keys))
+            elif tuple(part) == keys:
                 values.extend(part.values())
             elif sum(map(part.__contains__, keys)) == len(part):
                 values.extend(map(part.get, keys))
@@ -124,24 +86,76 @@ class FewRows:
         values.extend([at / 1e6 if at else None for at in (row[6], row[8], row[9])])
         none = type(None)
         types = tuple(map(type, values))
-        pairs = zip(types, self.types, strict=True)
-        if types != self.types and any(t is not known and t is not none and known for t, known in pairs):
-            return None
+        if types != self.types:
+            pairs = zip(types, self.types, strict=True)
+            if any(t is not known and t is not none and known for t, known in pairs):
+                return None
         for i, limit in self.integers:
             if values[i] is not None and not -limit <= values[i] <= limit:
                 return None
         return values
 
-    def _series(self, listed: list[list[Any]], cells: dict[Column, Any]) -> list[Any] | None:
+
+class Tail:
+    """The newest rows as columns. ``take`` adds some, ``block`` shows all of them."""
+
+    __slots__ = ("_attempts", "_lists", "_opts", "_seqs", "_shape_at", "_shapes", "few", "n")
+
+    def __init__(self, few: FewRows) -> None:
+        self.few = few
+        self.n = 0
+        self._lists: list[list[Any]] = [[] for _ in few.columns]
+        self._shapes: dict[Shape, int] = {}
+        self._shape_at = array("I")
+        self._attempts = array("q")
+        self._seqs = array("q")
+        self._opts: list[Any] = []
+
+    def take(self, rows: Sequence[Sequence[Any]]) -> bool:
+        """False, and nothing is added, where one of them would change the schema."""
+        listed = [self.few.values(row) for row in rows]
+        if None in listed:
+            return False
+        for row, values in zip(rows, listed, strict=True):
+            for column, value in zip(self._lists, values or (), strict=True):
+                column.append(value)
+            shape = tuple([None if (part := row[at]) is None else tuple(part) for at in SIDES])
+            self._shape_at.append(self._shapes.setdefault(shape, len(self._shapes)))
+            self._attempts.append(row[1])
+            self._seqs.append(row[7])
+            self._opts.append(row[2])
+        self.n += len(rows)
+        return True
+
+    def block(self) -> Block | None:
+        """All rows so far; None where a column would change the schema, or polars has no form for a text."""
+        import polars as pl
+
+        few = self.few
+        cells: dict[Column, list[Any] | pl.Series] = {}
         made = []
-        for values, make, (column, name, kind) in zip(listed, self.makers, self.columns, strict=True):
-            if make is not None:
-                made.append(make(name, values, True))
-                continue
-            own = kind_of(values)
-            if own == SPILLED or join(own, kind) != kind:
-                return None
-            made.append(to_series(name, values, kind)._s)
-            if not packs(kind):
-                cells[column] = values
-        return made
+        try:
+            for values, make, (column, name, kind) in zip(self._lists, few.makers, few.columns, strict=True):
+                if make is not None:
+                    made.append(make(name, values, True))
+                    continue
+                own = kind_of(values)
+                if own == SPILLED or join(own, kind) != kind:
+                    return None
+                made.append(to_series(name, values, kind)._s)
+                if not packs(kind):
+                    cells[column] = values.copy()
+        except UnicodeEncodeError:
+            return None
+        return Block(
+            n=self.n,
+            kinds=few.schema.kinds,
+            cells=cells,
+            shapes=list(self._shapes),
+            shape_at=self._shape_at[:] if len(self._shapes) > 1 else None,
+            attempts=self._attempts[:],
+            seqs=self._seqs[:],
+            opts=self._opts.copy() if any(self._opts) else None,
+            frame=pl.DataFrame._from_pydf(few.frame_type(made)),
+            schema=few.schema,
+        )

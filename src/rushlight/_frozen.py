@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -84,6 +84,9 @@ class _Columns(Codec):
     ) -> tuple[list[Any], list[Spilled]]:
         return [[_opened(item) for item in _items.decode(part)] for part in parts], []
 
+    def decode_records(self, parts: Sequence[bytes]) -> list[Any]:
+        return self.decode_rows(parts)[0]
+
 
 def _opened(item: msgspec.Raw) -> Any:
     first = memoryview(item)[0]
@@ -110,12 +113,12 @@ def take(store: Store) -> Iterator[Taken]:
     source = Store(store.config, store.network, connect=False)
     source.codec = _Columns(None)
     try:
-        view = source.view(list(TaskState))
+        view = source.whole_view(list(TaskState))
         lapses = source.lapses([row[3] for row in (*view.queued, *view.running) if row[1] > 1])
         stated = [
             *((TaskState.QUEUED, row, None) for row in view.queued),
             *((TaskState.RUNNING, row, None) for row in view.running),
-            *((TaskState.FINISHED, row, None) for row in view.finished),
+            *((TaskState.FINISHED, row, None) for row in source.rows(view.finished)),
             *((TaskState.FAILED, row, said) for row, said in zip(view.failed, view.conditions, strict=True)),
         ]
         taker = _Taker(source.large.raw)
@@ -137,7 +140,7 @@ class _Taker:
         self._read = read
         self._carried: dict[str, Any] = {}
 
-    def row(self, row: list[Any], values: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
+    def row(self, row: Sequence[Any], values: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
         kept, shown = list(row), list(row)
         for side in SIDES:
             if row[side] is not None:
@@ -241,8 +244,13 @@ class FrozenStore:
         return [self.codec.decode_spilled(item, self._values.get(item.digest)) for item in spilled]
 
     def _decoded(self, state: TaskState, picked: slice = slice(None)) -> Rows:
-        rows = self._rows[state][picked]
-        return _bare.decode_rows(rows, 12)[0] if rows else []
+        return self.rows(self._rows[state][picked])
+
+    def rows(self, records: list[bytes]) -> Rows:
+        return list(_bare.decode_records(records)) if records else []
+
+    def finished_parts(self, view: View) -> Generator[list[bytes]]:
+        yield view.finished
 
     def _said(self, picked: slice = slice(None)) -> list[dict[str, Any]]:
         return [self._condition(data) for data in self._conditions[picked]]
@@ -255,18 +263,24 @@ class FrozenStore:
             return _shown_fields(_opened(msgspec.Raw(data)))
 
     def view(self, states: Collection[TaskState], cursor: int = 0) -> View:
-        first = {TaskState.FINISHED: cursor}
-        found = {state: self._decoded(state, slice(first.get(state, 0), None)) for state in states}
-        return self._view(found, self._said() if TaskState.FAILED in states else [])
+        found: dict[TaskState, Rows] = {
+            state: self._decoded(state) for state in states if state is not TaskState.FINISHED
+        }
+        finished = self._rows[TaskState.FINISHED][cursor:] if TaskState.FINISHED in states else []
+        return self._view(found, finished, self._said() if TaskState.FAILED in states else [])
 
     def _view(
-        self, found: Mapping[TaskState, Rows], said: list[dict[str, Any]], lapse: bytes | None = None
+        self,
+        found: Mapping[TaskState, Rows],
+        finished: list[bytes],
+        said: list[dict[str, Any]],
+        lapse: bytes | None = None,
     ) -> View:
         return View(
             epoch=self.epoch,
             queued=found.get(TaskState.QUEUED, []),
             running=found.get(TaskState.RUNNING, []),
-            finished=found.get(TaskState.FINISHED, []),
+            finished=finished,
             failed=found.get(TaskState.FAILED, []),
             conditions=said,
             lapse=None if lapse is None else self._condition(lapse),
@@ -278,7 +292,9 @@ class FrozenStore:
             return View(self.epoch)
         picked = slice(at, at + 1)
         said = self._said(picked) if state is TaskState.FAILED else []
-        return self._view({state: self._decoded(state, picked)}, said, self._lapses.get(key))
+        if state is TaskState.FINISHED:
+            return self._view({}, self._rows[state][picked], said)
+        return self._view({state: self._decoded(state, picked)}, [], said, self._lapses.get(key))
 
     def look(self, keys: Sequence[str]) -> list[TaskState | None]:
         return [self._index.get(key, (None, 0))[0] for key in keys]

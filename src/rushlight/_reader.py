@@ -9,18 +9,18 @@ import os
 import threading
 import time
 import weakref
-from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 from . import _inputs
+from ._blocks import gc_paused
 from ._changes import Changes
 from ._records import Counts, Task, TaskState, WaitResult
 from ._store import Store
-from ._store_reads import Standing, View
+from ._store_reads import Restarted, Standing, View
 from ._store_tasks import unknown_keys
 from ._tables import FinishedTable, StatedRow, build_table, check_request
 from .errors import DataMissing
@@ -47,8 +47,6 @@ class TaskReader:
     def _begin_cache(self) -> None:
         self._reading = threading.RLock()
         self._finished = FinishedTable(resolve=self._store.load_spilled)
-        self._finished_keys: list[str] = []
-        self._finished_seqs = array("q")
 
     def _after_fork(self) -> None:
         """In a forked child: a thread that is not here may have held the lock, in the middle of taking tasks
@@ -71,7 +69,7 @@ class TaskReader:
         wanted = _inputs.state_list(states)
         check_request(as_, fields)
         with self._reading:
-            view = self._look(wanted)
+            view = self._look(wanted, as_)
             others = _stated(view)
             if TaskState.FINISHED not in wanted:
                 return build_table(
@@ -102,7 +100,7 @@ class TaskReader:
         """The finished tasks in completion order, the same for every reader."""
         check_request(as_, fields)
         with self._reading:
-            self._look([TaskState.FINISHED])
+            self._look([TaskState.FINISHED], as_)
             return self._finished.table(as_, fields)
 
     def fetch_new_tasks(
@@ -115,7 +113,7 @@ class TaskReader:
         deadline = None if limit is None else time.monotonic() + limit
         while True:
             with self._reading:
-                self._look([TaskState.FINISHED])
+                self._look([TaskState.FINISHED], as_)
                 start = self._seen
                 left = _left(deadline)
                 if len(self._finished) > start or left <= 0:
@@ -143,25 +141,32 @@ class TaskReader:
             conditions=state is TaskState.FAILED,
         )
 
-    def _look(self, states: Iterable[TaskState]) -> View:
-        """Reads a view and takes its finished tasks in; after a reset by anybody, from the beginning."""
+    def _look(self, states: Iterable[TaskState], as_: str = "tasks") -> View:
+        """Reads a view and takes its finished tasks in, for a table of this form; after a reset by anybody,
+        from the beginning."""
         while True:
             view = self._store.view(list(states), cursor=len(self._finished))
             if view.epoch != self._read_epoch:
                 stale = len(self._finished)
                 self._read_epoch = view.epoch
                 self._finished.clear()
-                self._finished_keys.clear()
-                self._finished_seqs = array("q")
                 self._seen = 0
                 self._streamed = (0, 0)
                 self._stream_ready.clear()
                 if stale:
                     continue
-            self._finished.extend(view.finished)
-            self._finished_keys += [row[3] for row in view.finished]
-            self._finished_seqs.extend(row[7] for row in view.finished)
-            return view
+            if not view.finished:
+                return view
+            with suppress(Restarted):
+                self._take_in(view, as_)
+                return view
+
+    def _take_in(self, view: View, as_: str) -> None:
+        pack = as_ not in ("dicts", "tasks")
+        with closing(self._store.finished_parts(view)) as parts:
+            for records in parts:
+                with gc_paused(len(records)):
+                    self._finished.extend(self._store.rows(records), pack=pack)
 
     # --- single tasks, keys, counts -------------------------------------------------------------
 
@@ -170,7 +175,8 @@ class TaskReader:
 
         ``condition`` of a task that is tried again is that of the attempt before."""
         view = self._store.look_up(_inputs.one_key(key))
-        rows = [*_stated(view), *(StatedRow(TaskState.FINISHED, row) for row in view.finished)]
+        ended = self._store.rows(view.finished)
+        rows = [*_stated(view), *(StatedRow(TaskState.FINISHED, row) for row in ended)]
         if not rows:
             raise unknown_keys([key], self._store.network)
         found = self._as_tasks(rows)[0]
@@ -188,13 +194,13 @@ class TaskReader:
                 view = self._look(TaskState)
                 others = [*view.queued, *view.running, *view.failed]
                 pairs = [(row[7], row[3]) for row in others]
-                pairs += zip(self._finished_seqs, self._finished_keys, strict=True)
+                pairs += zip(self._finished.seqs(), self._finished.keys(), strict=True)
             return [key for _seq, key in sorted(pairs)]
         wanted = _inputs.one_state(state)
         if wanted is TaskState.FINISHED:
             with self._reading:
                 self._look([wanted])
-                return list(self._finished_keys)
+                return self._finished.keys()
         return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
 
     def counts(self) -> Counts:
@@ -278,7 +284,7 @@ class TaskReader:
         if now.finished > before.finished:
             with self._reading:
                 self._look([TaskState.FINISHED])
-                for key in self._finished_keys[before.finished :]:
+                for key in self._finished.keys(before.finished):
                     if key in states:
                         found[key] = TaskState.FINISHED
         return found

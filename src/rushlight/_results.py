@@ -6,7 +6,7 @@ values that were stored apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -91,11 +91,11 @@ class Ends:
         self._controller = controller
         self._hosts: dict[str, str] = {}
 
-    def value(self, row: list[Any]) -> Any:
+    def value(self, row: Sequence[Any]) -> Any:
         """What a finished call returned. Raises what unpickling raises."""
         return decode_value(self._store, row[10] or {})
 
-    def finished(self, row: list[Any]) -> TaskResult:
+    def finished(self, row: Sequence[Any]) -> TaskResult:
         """The result of a finished record."""
         told: Mapping[str, Any] = row[11] or {}
         try:
@@ -104,14 +104,14 @@ class Ends:
             value, error = None, unreadable
         return self._result(row, told, "success" if error is None else "error", value, error)
 
-    def failed(self, row: list[Any], condition: Mapping[str, Any]) -> TaskResult:
+    def failed(self, row: Sequence[Any], condition: Mapping[str, Any]) -> TaskResult:
         """The result of a failed record."""
         status = status_of(condition)
         return self._result(row, condition, status, None, self.error(row, condition))
 
     def _result(
         self,
-        row: list[Any],
+        row: Sequence[Any],
         told: Mapping[str, Any],
         status: Status,
         value: Any,
@@ -146,7 +146,7 @@ class Ends:
             self._hosts |= {wid: card.hostname for wid, card in self._store.cards().items()}
         return self._hosts.get(worker_id)
 
-    def error(self, row: list[Any], condition: Mapping[str, Any]) -> BaseException:
+    def error(self, row: Sequence[Any], condition: Mapping[str, Any]) -> BaseException:
         """The error a failed record stands for."""
         key, message = row[3], str(condition.get("message", "Task failed"))
         status = status_of(condition)
@@ -166,7 +166,7 @@ class Ends:
             error.add_note(f"raised in worker {row[0]}, whose traceback is:\n\n{trace.rstrip()}")
         return error
 
-    def _crash(self, row: list[Any], condition: Mapping[str, Any]) -> WorkerCrashed:
+    def _crash(self, row: Sequence[Any], condition: Mapping[str, Any]) -> WorkerCrashed:
         host = self.host(row[0])
         tail = str(condition.get("stderr", "")).strip()
         how = condition.get("reason") or condition["message"]

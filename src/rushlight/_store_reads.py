@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import hiredis
 import msgspec
 
+from ._connect import refusal
 from ._records import Counts, TaskState
 from ._store_base import EPOCHS, StoreBase
-from ._wire import command
+from ._wire import Link, command
 
+#: What a finished record has behind the others: when, results, their extras.
+_UNFINISHED = b"\x00\xc0\xc0"
+_UNSTARTED = b"\x00" + _UNFINISHED
 _LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
 
-Rows = list[list[Any]]
+#: Decoded records, in the order of ``_records.Row``.
+Rows = list[Sequence[Any]]
+
+#: So many finished tasks come with a view; where there are more, the others are read behind it, in parts.
+FIRST = 2048
+#: Bytes of such a part, about: the server is soon free for others, and little is held at a time.
+_PART = 2 << 20
+#: Bytes of records that are decoded at a time, about, and how many at most: what is made of them fits into a
+#: processor's cache.
+_SLICE = 256 << 10
+_SLICE_ROWS = 2048
+
+
+class Restarted(Exception):
+    """The network was reset, or fell back behind what it had, while a view of it was still being read."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Tasks at one instant. Rows in the order of ``_records.Row``; ``conditions`` go with ``failed``; of a
-    single task that was tried again, ``lapse`` is the condition of the attempt before."""
+    """Tasks at one instant. Rows are decoded but for the finished ones: of those it has the first records
+    from ``cursor`` on, and their number (``finished_parts``). ``conditions`` go with ``failed``; of a single
+    task that was tried again, ``lapse`` is the condition of the attempt before."""
 
     epoch: str
     queued: Rows = field(default_factory=list)
     running: Rows = field(default_factory=list)
-    finished: Rows = field(default_factory=list)
+    finished: list[bytes] = field(default_factory=list)
+    cursor: int = 0
+    n_finished: int = 0
     failed: Rows = field(default_factory=list)
     conditions: list[dict[str, Any]] = field(default_factory=list)
     lapse: dict[str, Any] | None = None
@@ -79,10 +102,12 @@ class ReadVerbs(StoreBase):
         commands: list[tuple[Any, ...]] = [("HGET", self.keys["control"], "epoch")]
         for state in wanted:
             commands.append(
-                ("LRANGE", self.keys["finished"], cursor, -1)
+                ("LRANGE", self.keys["finished"], cursor, cursor + FIRST - 1)
                 if state is TaskState.FINISHED
                 else ("HVALS", self.keys[state.value])
             )
+        if TaskState.FINISHED in states:
+            commands.append(("LLEN", self.keys["finished"]))
         if TaskState.QUEUED in states:
             commands.append(("LRANGE", self.keys["queue"], 0, -1))
             commands.append(("ZRANGE", self.keys["ranked"], 0, -1, "WITHSCORES"))
@@ -96,28 +121,79 @@ class ReadVerbs(StoreBase):
             if TaskState.QUEUED in found
             else [],
             running=sorted(self.running_rows(found.get(TaskState.RUNNING, [])), key=_by_start),
-            finished=self._rows(found.get(TaskState.FINISHED, [])),
+            finished=found.get(TaskState.FINISHED, []),
+            cursor=cursor,
+            n_finished=parts[len(wanted)] if TaskState.FINISHED in found else 0,
             failed=failed,
             conditions=conditions,
         )
 
-    def _rows(self, parts: list[bytes]) -> Rows:
-        return self.codec.decode_rows(parts)[0] if parts else []
+    def finished_parts(self, view: View) -> Generator[list[bytes]]:
+        """The finished tasks of a view, as records, some at a time.
+
+        Those it did not bring are read on a connection of their own, where nobody waits behind them, and
+        always one part ahead of what is given out. The list only grows, so they are the view's own: unless a
+        reset came between, then Restarted is raised.
+        """
+        yield from _slices(view.finished)
+        at, end = view.cursor + len(view.finished), view.n_finished
+        if at >= end:
+            return
+        rows = _rows_of(_PART, view.finished)
+        with self.waiting_link() as link:
+            self._ask_part(link, at, min(at + rows, end))
+            while at < end:
+                part = self._await_part(link, view.epoch, min(rows, end - at))
+                at += len(part)
+                rows = _rows_of(_PART, part)
+                if at < end:
+                    self._ask_part(link, at, min(at + rows, end))
+                yield from _slices(part)
+
+    def whole_view(self, states: Collection[TaskState]) -> View:
+        """A view that has all records of its finished tasks."""
+        while True:
+            view = self.view(states)
+            with suppress(Restarted):
+                records = [record for part in self.finished_parts(view) for record in part]
+                return replace(view, finished=records)
+
+    def _ask_part(self, link: Link, start: int, stop: int) -> None:
+        # The epoch comes second: the same still, it was the same when the records were read.
+        records = command("LRANGE", self.keys["finished"], start, stop - 1)
+        link.post(records + command("HGET", self.keys["control"], "epoch"), 2)
+
+    def _await_part(self, link: Link, epoch: str, n: int) -> list[bytes]:
+        ((records, still),) = link.await_posts()
+        link.trips += 1
+        for reply in (records, still):
+            if isinstance(reply, hiredis.ReplyError):
+                raise refusal(reply, self.config)
+        if len(records) != n or self.heard(still) != epoch:
+            raise Restarted
+        part: list[bytes] = records
+        return part
+
+    def rows(self, records: list[bytes]) -> Rows:
+        """Finished records, decoded."""
+        return [*self.codec.decode_records(records)] if records else []
 
     def running_rows(self, values: list[bytes]) -> Rows:
         """Running records, decoded, in the order given."""
-        return [[*row, 0, None, None] for row in self._rows([b"\x99" + value for value in values])]
+        return self.rows([b"\x9c" + value + _UNFINISHED for value in values])
 
     def _queued_rows(self, values: list[bytes], order: list[bytes]) -> Rows:
         """Queued records in the order of their entries; those of one worker, delayed ones and those that wait
         for others come last, by their creation."""
-        rows = [[*row, 0, 0, None, None] for row in self._rows([b"\x98\xc0" + value for value in values])]
+        rows = self.rows([b"\x9c\xc0" + value + _UNSTARTED for value in values])
         place = {entry.partition(b"\0")[0].decode(): i for i, entry in enumerate(order)}
         rows.sort(key=lambda row: (place.get(row[3], len(place)), row[7]))
         return rows
 
     def _failed_rows(self, values: list[bytes]) -> tuple[Rows, list[dict[str, Any]]]:
-        stored = self._rows([b"\x9c" + value for value in values])
+        if not values:
+            return [], []
+        stored = self.codec.decode_rows([b"\x9c" + value for value in values], 12)[0]
         stored.sort(key=lambda row: (row[0], row[10]))
         return [[*row[3:], row[0], None, None] for row in stored], [row[2] for row in stored]
 
@@ -141,7 +217,7 @@ class ReadVerbs(StoreBase):
             epoch=epoch,
             queued=self._queued_rows(parts, []) if state is TaskState.QUEUED else [],
             running=self.running_rows(parts) if state is TaskState.RUNNING else [],
-            finished=self._rows(parts) if state is TaskState.FINISHED else [],
+            finished=parts if state is TaskState.FINISHED else [],
             failed=failed,
             conditions=conditions,
             lapse=self.codec.decode(_condition_of(found[2])) if parts and found[2] else None,
@@ -209,7 +285,7 @@ class ReadVerbs(StoreBase):
         self.heard(epoch)
         names = [key.decode() for key in keys]
         failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return self.heard(epoch), self._rows(rows), names, failed, conditions
+        return self.heard(epoch), self.rows(rows), names, failed, conditions
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
         """Whether each was collected."""
@@ -234,7 +310,7 @@ class ReadVerbs(StoreBase):
         standing = self._standing(told)
         names = [key.decode() for key in keys]
         failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return Ended(standing, self._rows(rows), names, failed, conditions)
+        return Ended(standing, self.rows(rows), names, failed, conditions)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
@@ -256,7 +332,21 @@ def _condition_of(lapse: bytes) -> bytes:
     return bytes(parts[2])
 
 
-def _by_start(row: list[Any]) -> tuple[int, int]:
+def _rows_of(size: int, records: Sequence[bytes]) -> int:
+    """How many records like these have so many bytes together."""
+    return max(1, size * len(records) // max(1, sum(map(len, records))))
+
+
+def _slices(records: list[bytes]) -> Iterator[list[bytes]]:
+    rows = min(_rows_of(_SLICE, records), _SLICE_ROWS)
+    if len(records) <= rows:
+        yield records
+        return
+    for at in range(0, len(records), rows):
+        yield records[at : at + rows]
+
+
+def _by_start(row: Sequence[Any]) -> tuple[int, int]:
     return row[8], row[7]
 
 

@@ -8,33 +8,34 @@ a server; values that were stored apart are read through the ``resolve`` it is g
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import (
     CONDITION,
+    KEY,
     SIDES,
     STATE,
     Block,
-    Column,
     Schema,
     StatedRow,
     adopt,
     block_of,
     finished_kinds,
     gc_paused,
-    merge,
     schema_of,
-    settle,
     show,
     show_column,
     stated_block,
 )
 from ._codec import Spilled
-from ._columns import SPILLED, STR, Kind, dtype_of, to_series
-from ._fast import FewRows
+from ._columns import STR, Kind, dtype_of, to_series
+from ._fast import FewRows, Tail
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, worker_table
+from ._merging import merge
 from ._records import Task, TaskState
+from ._spilled import Resolve, load, resolved
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,17 +50,17 @@ __all__ = [
     "worker_table",
 ]
 
-#: Reads values stored apart, in order.
-Resolve = Callable[[list[Spilled]], list[Any]]
-
-#: More blocks than this are merged: each costs every fetch a few microseconds per 100 columns.
-_MAX_BLOCKS = 10
-#: Blocks are merged into one that is less than this many times as long as they are together.
-_RATIO = 6
+#: A block is merged with the one before it, unless that one is so many times as long: so blocks are few, and
+#: a row is copied seldom.
+_RATIO = 8
+#: Blocks this long stay as they are: another would cost less at each fetch than one copy of them.
+_LONG = 1 << 18
 #: Rows turned into columns at a time: while their values are still in the processor's cache.
 _SLICE = 4096
-#: So many rows are worth the short way of ``_fast``.
-_FEW = 64
+#: So many rows at once are a block, fewer are worth the short way of ``_fast`` ...
+_MANY = 64
+#: ... which ends with so many rows: making their columns anew each time costs more and more.
+_TAIL = 24
 
 
 class FinishedTable:
@@ -76,13 +77,17 @@ class FinishedTable:
 
     def _reset(self) -> None:
         self._n = 0
+        #: What waits for a table: blocks of large additions, and behind them rows of small ones.
+        self._made: list[Block] = []
         self._new: list[Sequence[Any]] = []
         self._blocks: list[Block] = []
-        self._schema: Schema = schema_of(finished_kinds())
-        self._full: pl.DataFrame | None = None
-        self._full_schema: Schema | None = None
-        self._joined = 0
+        #: What the last block grows from; None where it is done.
+        self._tail: Tail | None = None
         self._few: FewRows | None = None
+        self._schema: Schema = schema_of(finished_kinds())
+        #: The first blocks as one frame; how many they are, and under which schema.
+        self._base: pl.DataFrame | None = None
+        self._based: tuple[int, Schema] | None = None
         self._constants: dict[Any, pl.Series] = {}
 
     def __len__(self) -> int:
@@ -91,14 +96,38 @@ class FinishedTable:
     def extend(self, rows: Sequence[Sequence[Any]], *, pack: bool = False) -> None:
         """Add decoded rows (``_records.Row``), which are the table's from now on.
 
-        ``pack`` turns them into columns at once: for long reads in slices, so that the Python values
-        of no more than a slice exist at a time. It imports polars.
+        Many become columns at once, so that no more of them than a slice exist as Python values at a time;
+        ``pack`` says of which kind, and imports polars: for a table that is none of lists.
         """
         with self._lock:
-            self._new.extend(rows)
+            if len(rows) <= _MANY and len(self._new) + len(rows) < _SLICE:
+                self._new.extend(rows)
+            else:
+                made = self._made_new(pack=pack)
+                with gc_paused(len(rows)):
+                    for at in range(0, len(rows), _SLICE):
+                        made.append(block_of(rows[at : at + _SLICE], packed=pack))
+                self._made, self._new = made, []
+                if sum(block.n for block in made) >= _LONG:
+                    # Now, as memory it frees is good for the next ones.
+                    self._seal(packed=pack)
             self._n += len(rows)
-            if pack:
-                self._seal(packed=True)
+
+    def _made_new(self, *, pack: bool) -> list[Block]:
+        """What waits for a table, as blocks."""
+        return [*self._made, *([block_of(self._new, packed=pack)] if self._new else ())]
+
+    def keys(self, start: int = 0) -> list[str]:
+        """The keys from row ``start`` on."""
+        with self._lock:
+            found = [key for block, at in self._parts(start) for key in block.values(KEY, at)]
+            return found + [row[3] for row in self._new[max(0, start - self._n + len(self._new)) :]]
+
+    def seqs(self) -> list[int]:
+        """The number of each task in the order of creation."""
+        with self._lock:
+            found = [seq for block, _ in self._parts(0) for seq in block.seqs]
+            return found + [row[7] for row in self._new]
 
     def clear(self) -> None:
         """Forget everything; tables handed out stay."""
@@ -118,8 +147,10 @@ class FinishedTable:
             schema = self._wide(self._schema)
 
             def frame() -> pl.DataFrame:
-                whole = self._stack()
-                return whole.slice(start) if start else whole.clone()
+                self._adopt()
+                if not start:
+                    return self._stack().clone()
+                return _stacked([show(block, schema).slice(at) for block, at in self._parts(start)], schema)
 
             return render(Sheet(schema, parts, max(self._n - start, 0), frame), as_, fields)
 
@@ -164,8 +195,8 @@ class FinishedTable:
     def _parts(self, start: int) -> list[tuple[Block, int]]:
         """The blocks that have rows from ``start`` on, found from the end, and where in them to begin."""
         parts = []
-        end = self._n
-        for block in reversed(self._blocks):
+        end = self._n - len(self._new)
+        for block in chain(reversed(self._made), reversed(self._blocks)):
             if end <= start:
                 break
             begin = end - block.n
@@ -174,20 +205,37 @@ class FinishedTable:
         return parts[::-1]
 
     def _seal(self, *, packed: bool) -> None:
-        """Make a block of the rows that came since, and merge the blocks when they have become many."""
-        rows = self._new
-        if not rows:
+        """Make blocks of all rows that came since."""
+        if not self._made and (not self._new or (packed and self._grow(self._new))):
             return
-        block = self._few.block(rows) if packed and self._few and len(rows) <= _FEW else None
-        if block is not None:
-            self._blocks.append(block)
-        else:
-            with gc_paused(len(rows)):
-                made = [block_of(rows[at : at + _SLICE], packed=packed) for at in range(0, len(rows), _SLICE)]
-            self._blocks.extend(made)
-        self._new = []
-        if not packed and len(self._blocks) > _MAX_BLOCKS:
+        made = self._made_new(pack=packed)
+        self._tail = None
+        # What came in large additions has nobody else that needs it: should this fail, it is read again.
+        self._made, self._new = [], []
+        try:
+            block = merge(made, release=True)
+        except BaseException:
+            self._reset()
+            raise
+        self._blocks.append(block)
+        if not packed:
             self._compact()
+
+    def _grow(self, rows: list[Sequence[Any]]) -> bool:
+        """Add the rows to the block that grows; False where they must go the general way."""
+        if self._few is None or len(rows) > _MANY:
+            return False
+        tail = self._tail
+        if tail is None or tail.few is not self._few or tail.n >= _TAIL:
+            tail = Tail(self._few)
+        before = tail.n
+        block = tail.block() if tail.take(rows) else None
+        if block is None:
+            self._tail = None
+            return False
+        blocks = self._blocks[:-1] if before else self._blocks
+        self._blocks, self._tail, self._new = [*blocks, block], tail, []
+        return True
 
     def _wide(self, schema: Schema) -> Schema:
         """The schema of all blocks so far; remembered, so that only new blocks are looked at."""
@@ -200,44 +248,47 @@ class FinishedTable:
     def _load(self, parts: Sequence[tuple[Block, int]], fields: Sequence[str] | None, schema: Schema) -> None:
         """Read the values stored apart that a table of these parts and fields contains."""
         blocks = [block for block, _ in parts]
-        _load(blocks, None if fields is None else set(fields), schema, self._resolve)
+        load(blocks, None if fields is None else set(fields), schema, self._resolve)
 
-    def _compact(self) -> None:
-        first = len(self._blocks) - 1
-        rows = self._blocks[first].n
-        while first > 0 and self._blocks[first - 1].n < _RATIO * rows:
+    def _compact(self, keep: int = 0) -> None:
+        """Merge blocks, but the last ``keep``, so that each is much longer than the one behind it."""
+        end = len(self._blocks) - keep
+        first, rows = end - 1, self._blocks[end - 1].n if end else 0
+        while first > 0 and (before := self._blocks[first - 1].n) < min(_RATIO * rows, _LONG):
             first -= 1
-            rows += self._blocks[first].n
-        if first < len(self._blocks) - 1:
-            self._blocks[first:] = [merge(self._blocks[first:])]
-            self._full, self._joined = None, 0
+            rows += before
+        if first < end - 1:
+            self._blocks = [*self._blocks[:first], merge(self._blocks[first:end]), *self._blocks[end:]]
+
+    def _adopt(self) -> None:
+        """Show every block under the schema of all."""
+        schema = self._schema
+        for block in self._blocks:
+            if block.schema is not schema or block.stale:
+                adopt(block, schema)
+                self._based = None
+        if self._few is None or self._few.schema is not schema:
+            self._few = FewRows.of(schema)
 
     def _stack(self) -> pl.DataFrame:
         """All rows as one frame, which is the cache's own: nothing is copied but what is new."""
         schema = self._schema
-        if self._full_schema is not schema:
-            self._full, self._joined, self._full_schema = None, 0, schema
-        for at, block in enumerate(self._blocks):
-            if block.schema is not schema or block.stale:
-                adopt(block, schema)
-                if at < self._joined:
-                    self._full, self._joined = None, 0
-        if len(self._blocks) > _MAX_BLOCKS:
-            self._compact()
-        frames = [block.frame for block in self._blocks[self._joined :] if block.frame is not None]
-        if self._full is not None:
-            frames.insert(0, self._full)
-        if self._full is None or len(frames) > 1:
-            self._full = _stacked(frames, schema)
-            self._joined = len(self._blocks)
-        if self._few is None or self._few.schema is not schema:
-            self._few = FewRows.of(schema)
-        return self._full
+        growing = int(self._tail is not None)
+        if self._based != (len(self._blocks) - growing, schema):
+            self._compact(growing)
+            frames = [block.frame for block in self._blocks if block.frame is not None]
+            self._base = _stacked(frames[: len(frames) - growing], schema)
+            self._based = (len(frames) - growing, schema)
+        last = self._blocks[-1].frame if growing else None
+        if self._base is None or last is None:
+            return _stacked([frame for frame in (self._base, last) if frame is not None], schema)
+        return self._base.vstack(last) if self._base.height else last
 
     def _restated(self, schema: Schema) -> pl.DataFrame:
         """The finished tasks under the schema of a table of several states."""
         import polars as pl
 
+        self._adopt()
         whole = self._stack()
         dtypes = whole.schema
         lengths = [block.n for block in self._blocks]
@@ -292,28 +343,6 @@ def _mixed(schema: Schema, blocks: Sequence[Block], conditions: bool, *, state: 
     return schema
 
 
-def _load(blocks: Sequence[Block], fields: set[str] | None, schema: Schema, resolve: Resolve | None) -> None:
-    """Put values stored apart in their places, in the columns a table has; one call of ``resolve``."""
-    wanted: list[tuple[Block, Column, list[Any]]] = []
-    for block in blocks:
-        if not block.spilled:
-            continue
-        for column, kind in block.kinds.items():
-            if kind == SPILLED and (fields is None or schema.names[column] in fields):
-                wanted.append((block, column, block.values(column)))
-    references = [v for _, _, values in wanted for v in values if type(v) is Spilled]
-    found = _resolved(references, resolve)
-    for block, column, values in wanted:
-        settle(block, column, [found.get(v) if type(v) is Spilled else v for v in values])
-
-
-def _resolved(references: Sequence[Spilled], resolve: Resolve | None) -> dict[Spilled, Any]:
-    """The value of each reference; each is asked for once. Without a reader it stands for itself."""
-    distinct = list(dict.fromkeys(references))
-    values: Sequence[Any] = distinct if resolve is None else resolve(distinct) if distinct else []
-    return dict(zip(distinct, values, strict=True))
-
-
 def build_table(
     rows: Sequence[StatedRow],
     as_: str = "polars",
@@ -332,7 +361,7 @@ def build_table(
     with gc_paused(len(rows)):
         blocks = [stated_block(rows)] if rows else []
     base = schema_of(finished_kinds())
-    _load(
+    load(
         blocks,
         None if fields is None else set(fields),
         _mixed(base, blocks, conditions, state=state_column),
@@ -348,7 +377,7 @@ def build_table(
 
 def _tasks(rows: Sequence[StatedRow], resolve: Resolve | None) -> list[Task]:
     dicts = [part for stated in rows for at in SIDES if (part := stated.row[at])]
-    found = _resolved([v for part in dicts for v in part.values() if type(v) is Spilled], resolve)
+    found = resolved([v for part in dicts for v in part.values() if type(v) is Spilled], resolve)
     if found:
         for part in dicts:
             part.update({name: found[v] for name, v in part.items() if type(v) is Spilled})

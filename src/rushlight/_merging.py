@@ -1,0 +1,106 @@
+"""Several blocks of rows as one.
+
+Columns are joined one after the other, as Series wherever that loses nothing. Knows nothing of when
+it is worth it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from ._blocks import Block, Column, Shape, nulls
+from ._columns import NULL, SPILLED, Kind, dtype_of, join, packs
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def merge(blocks: Sequence[Block], *, release: bool = False) -> Block:
+    """One block of the rows of several, in order; their frames are joined where they have one schema.
+
+    ``release``: nobody needs these blocks any more, so each column of theirs is let go as soon as it is
+    joined: no more than one stands in memory twice.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    kinds = dict(blocks[0].kinds)
+    for block in blocks[1:]:
+        if block.kinds is not blocks[0].kinds:
+            for column, kind in block.kinds.items():
+                kinds[column] = _join_stored(kinds.get(column, NULL), kind)
+    shapes, shape_at = _merge_shapes(blocks)
+    opts = None
+    if any(block.opts for block in blocks):
+        opts = [value for block in blocks for value in (block.opts or [None] * block.n)]
+    attempts, seqs = array("q"), array("q")
+    for block in blocks:
+        attempts.extend(block.attempts)
+        seqs.extend(block.seqs)
+    merged = Block(len(attempts), kinds, {}, shapes, shape_at, attempts, seqs, opts)
+    merged.spilled = any(block.spilled for block in blocks)
+    shown: dict[Column, Kind] = {}
+    schema = blocks[0].schema
+    if schema is not None and all(b.frame is not None and b.schema is schema and not b.stale for b in blocks):
+        merged.schema, merged.frame = schema, _merge_frames(blocks)
+        shown = schema.kinds
+    for column, kind in kinds.items():
+        framed = column in shown and packs(kind) and dtype_of(kind) == dtype_of(shown[column])
+        if kind == NULL or framed:
+            continue
+        merged.cells[column] = _merge_column(blocks, column, kind)
+        if release:
+            for block in blocks:
+                block.cells.pop(column, None)
+    return merged
+
+
+def _join_stored(known: Kind, kind: Kind) -> Kind:
+    return SPILLED if SPILLED in (known, kind) else join(known, kind)
+
+
+def _merge_frames(blocks: Sequence[Block]) -> pl.DataFrame:
+    import polars as pl
+
+    frames = [block.frame for block in blocks if block.frame is not None]
+    if pl.Object in frames[0].dtypes:
+        return pl.concat(frames, rechunk=True)
+    # Many times faster for small frames, as it keeps to this thread.
+    whole = frames[0].clone()
+    for frame in frames[1:]:
+        whole.extend(frame)
+    for at, column in enumerate(whole.get_columns()):
+        if column.n_chunks() > 1:
+            whole.replace_column(at, column.rechunk())
+    return whole
+
+
+def _merge_column(blocks: Sequence[Block], column: Column, kind: Kind) -> list[Any] | pl.Series:
+    kept = [block.stored(column) for block in blocks]
+    listed = any(isinstance(values, list) for values in kept)
+    if packs(kind) and not listed:
+        import polars as pl
+
+        series = [
+            values if isinstance(values, pl.Series) else nulls("", block.n, kind)
+            for block, values in zip(blocks, kept, strict=True)
+        ]
+        if {one.dtype for one in series} == {dtype_of(kind)}:
+            return pl.concat(series, rechunk=True).alias(column[1])
+    return list(chain.from_iterable(block.values(column) for block in blocks))
+
+
+def _merge_shapes(blocks: Sequence[Block]) -> tuple[list[Shape], array[int] | None]:
+    numbers: dict[Shape, int] = {}
+    for block in blocks:
+        for shape in block.shapes:
+            numbers.setdefault(shape, len(numbers))
+    if len(numbers) == 1:
+        return list(numbers), None
+    shape_at = array("I")
+    for block in blocks:
+        at = [numbers[shape] for shape in block.shapes]
+        shape_at.extend([at[0]] * block.n if block.shape_at is None else [at[i] for i in block.shape_at])
+    return list(numbers), shape_at
