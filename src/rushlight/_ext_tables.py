@@ -2,14 +2,15 @@
 
 Owns which tables Arrow keeps exactly, and which reader may see which bytes. Polars' own IPC reader
 aborts the process on hostile bytes, so it is given only streams whose signature has verified; all
-others go through pyarrow, which checks them in full. Imports a table library only to read a table
-of that library.
+others go through pyarrow, which checks them in full, and may not claim more than their bytes hold.
+Imports a table library only to read a table of that library.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import struct
 import sys
 from datetime import date
 from typing import Any, Final
@@ -27,6 +28,10 @@ ARROW_ARRAY: Final = "pyarrow.Array"
 
 #: An Arrow extension type of pyarrow < 14.0.1 that unpickles its metadata when read (CVE-2023-47248).
 _PICKLING_TYPE: Final = b"arrow.py_extension_type"
+#: Elements a table of few bytes may have all the same: columns of nothing but nulls have no bytes.
+_FEW_ELEMENTS: Final = 1 << 20
+#: Beginnings of the names of types that say one thing many times, and so are larger as Python objects.
+_REPEATING: Final = ("run_end_encoded", "string_view", "binary_view", "list_view", "large_list_view")
 #: Content of an object column that Arrow gives back as the same Python objects.
 _OBJECTS_KEPT: Final = ({str}, {bytes}, {date})
 
@@ -53,6 +58,8 @@ def unpack(kind: str, name: Any, data: bytes, *, verified: bool) -> Any:
     table = _read(data, verified=verified)
     if kind in (PANDAS_FRAME, PANDAS_SERIES):
         _library("pandas", "rushlight[pandas]")
+        if not verified:
+            _check_growth(table, len(data))
         frame = table.to_pandas()
         return frame if kind == PANDAS_FRAME else frame.iloc[:, 0].rename(name)
     if kind == ARROW_TABLE:
@@ -125,6 +132,8 @@ def _pack_pandas(value: Any) -> tuple[str, Any, bytes] | None:
         return None
     try:
         table = pa.Table.from_pandas(frame)
+        if any(map(_repeats, table.schema.types)):
+            return None
         if not _same_schema(table.slice(0, 0).to_pandas(), frame):
             return None
     except (pa.ArrowException, ValueError, TypeError, NotImplementedError):
@@ -173,6 +182,8 @@ def _read(data: bytes, *, verified: bool) -> Any:
     pa = _library("pyarrow", "rushlight[arrow]")
     if _PICKLING_TYPE in data:
         raise ValueError("an Arrow type that unpickles when it is read")
+    if not verified:
+        _check_plain(pa, data)
     table = pa.ipc.open_stream(data).read_all()
     if not verified:
         table.validate(full=True)
@@ -187,3 +198,66 @@ def _only_batch(table: Any) -> Any:
 def _only_array(table: Any) -> Any:
     column = table.column(0)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+# --- what unverified bytes may claim --------------------------------------------------------------------
+
+
+def _check_plain(pa: Any, data: bytes) -> None:
+    """Refuses compressed bodies, before one is unpacked: a few bytes could become any number."""
+    for message in pa.ipc.MessageReader.open_stream(data):
+        if message.type in ("record batch", "dictionary") and _is_compressed(bytes(message.metadata)):
+            raise ValueError("a compressed table, which nobody has signed")
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a batch's FlatBuffers metadata has the field ``compression``. pyarrow does not tell."""
+
+    def field(table: int, number: int) -> int:
+        layout = table - struct.unpack_from("<i", metadata, table)[0]
+        (size,) = struct.unpack_from("<H", metadata, layout)
+        if 4 + 2 * number >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", metadata, layout + 4 + 2 * number)
+        return table + int(offset) if offset else 0
+
+    def pointed_to(at: int) -> int:
+        return at + int(struct.unpack_from("<I", metadata, at)[0])
+
+    message = pointed_to(0)
+    batch = pointed_to(field(message, 2))
+    if metadata[field(message, 1)] == 2:  # a dictionary holds its batch
+        batch = pointed_to(field(batch, 1))
+    return field(batch, 3) != 0
+
+
+def _check_growth(table: Any, size: int) -> None:
+    """Refuses tables that would be far larger as pandas objects than their ``size`` in bytes."""
+    if any(map(_repeats, table.schema.types)):
+        raise ValueError("a table with a type that says one thing many times, which nobody has signed")
+    limit = 8 * size + _FEW_ELEMENTS
+    if sum(_elements(chunk) for column in table.columns for chunk in column.chunks) > limit:
+        raise ValueError("a table that claims more elements than it has bits")
+
+
+def _repeats(kind: Any, *, nested: bool = False) -> bool:
+    """Whether values of an Arrow type may share bytes that pandas would copy for each."""
+    if str(kind).startswith(_REPEATING) or (nested and hasattr(kind, "index_type")):
+        return True
+    inner = [kind.field(at).type for at in range(kind.num_fields)] if kind.num_fields else []
+    inner += [getattr(kind, name) for name in ("value_type", "storage_type") if hasattr(kind, name)]
+    return any(_repeats(part, nested=True) for part in inner)
+
+
+def _elements(array: Any) -> int:
+    """How many elements an Arrow array has on all its levels."""
+    kind = array.type
+    if hasattr(kind, "storage_type"):
+        return _elements(array.storage)
+    if hasattr(array, "dictionary"):
+        inner = [array.dictionary]
+    elif hasattr(array, "values"):
+        inner = [array.values]
+    else:
+        inner = [array.field(at) for at in range(kind.num_fields)]
+    return len(array) + sum(map(_elements, inner))

@@ -62,7 +62,7 @@ class Record(NamedTuple):
             raise DecodeError("a record was damaged", data=data[:64])
         try:
             version, *parts = msgspec.msgpack.decode(data[4:], type=_Parts)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise DecodeError("a record is none of Rushlight's", data=data[:64]) from error
         if version != _VERSION:
             raise DecodeError(f"it is of version {version}, this release of Rushlight reads {_VERSION}")

@@ -232,6 +232,8 @@ class LargeObjects:
             if part is None:
                 return None
             whole += part
+            if len(whole) > size:
+                raise DecodeError(f"an object of {size} bytes has more in its chunks", data=bytes(part[:64]))
         return whole if len(whole) == size else None
 
     def _from_file(self, manifest: bytes) -> bytes:
@@ -252,7 +254,7 @@ class LargeObjects:
 def _told(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError("what stands for a large object is not of Rushlight", data=data[:64]) from error
 
 

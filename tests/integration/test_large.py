@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -182,6 +184,33 @@ def test_a_damaged_chunk_is_never_read_as_a_value(
     damage(server, blobs, chunk)
     with pytest.raises(error):
         rush.task(key)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        (1 << 62, 1 << 62),
+        (3, 1 << 60),
+        (-1, 0),
+        (0, 1 << 50),
+        (1 << 40, 1 << 20),
+        (3, 1),
+        (1, 2, 3),
+        "text",
+        (),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_lies_costs_nothing(rush: Rush, server: redis.Redis, claims: Any) -> None:
+    """Petabytes, too many chunks, too few, and what is no manifest at all: refused, and never waited for."""
+    key = rush.push_tasks([{"v": big(10)}])[0]
+    blobs = key_of(rush.network, "blobs")
+    (digest,) = (field for field in server.hkeys(blobs) if b":" not in field)
+    server.hset(blobs, digest, _large._CHUNKS + msgspec.msgpack.encode(claims))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((DataMissing, DecodeError)):
+        rush.task(key)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 
 def test_workers_write_large_results(rush: Rush, worker: RushWorker) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import uuid
+import zlib
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -22,6 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rushlight import _ext as ext
+from rushlight import _frozen, _large
 from rushlight._codec import Codec, Spilled, register_type
 from rushlight._trust import Trust
 from rushlight.errors import CodecError, DecodeError
@@ -81,6 +83,17 @@ def test_any_payload_of_any_code(code: int, payload: bytes) -> None:
     element = pack(Ext(code, payload))
     for data in (element, b"\x81" + element + b"\x01", pack(Ext(ext.TUPLE, b"\x91" + element))):
         read(data)
+
+
+@given(st.binary(max_size=60) | st.lists(st.binary(max_size=9) | st.integers(0, 9)).map(pack))
+@example(b"\x92\xa1\xff\x01")
+def test_any_manifest(data: bytes) -> None:
+    """What stands for a large object, and a record of an archive, may be anything too."""
+    for kind in (tuple[int, int], tuple[str, str, str, int]):
+        with suppress(CodecError):
+            _large._told(data, kind)
+    with suppress(CodecError):
+        _frozen.Record.unpack(zlib.crc32(data).to_bytes(4, "big") + data)
 
 
 values = st.recursive(
@@ -199,6 +212,130 @@ def test_an_unverified_pickle_is_never_loaded() -> None:
                 codec.decode(pack(Ext(ext.PICKLE, payload)))
     with pytest.raises(SystemExit, match="it ran"):
         trusting.decode(pack(Ext(ext.PICKLE, trusting.trust.seal("value", bomb))))  # type: ignore[union-attr]
+
+
+BOMBS = r"""
+import io, resource, sys, time
+import msgspec, numpy as np, pandas, polars, pyarrow as pa
+from rushlight import _ext as ext
+from rushlight._codec import Codec
+from rushlight.errors import CodecError
+
+def framed(code, header, data=b""):
+    head = msgspec.msgpack.encode(header)
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(code, len(head).to_bytes(4, "big") + head + data))
+
+def stream(table, compression=None):
+    sink = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+def of(kind, column, compression=None):
+    return framed(ext.TABLE, (kind, None, False), stream(pa.table({"a": column}), compression))
+
+MANY = 300_000_000
+bombs = {
+    "array": b"\xdd\xff\xff\xff\xff" + b"\xc0" * 10,
+    "map": b"\xdf\xff\xff\xff\xff" + b"\xa1a\xc0",
+    "text": b"\xdb\xff\xff\xff\xffx",
+    "bytes": b"\xc6\xff\xff\xff\xffx",
+    "extension": b"\xc9\xff\xff\xff\xff\x01x",
+    "arrays in arrays": b"\xdd\xff\xff\xff\xff" * 100_000,
+    "maps in maps": b"\xdf\xff\xff\xff\xff\xa1a" * 100_000,
+    "tuple": msgspec.msgpack.encode(msgspec.msgpack.Ext(ext.TUPLE, b"\xdd\xff\xff\xff\xff")),
+    "shape": framed(ext.NDARRAY, ("<f8", [1 << 62, 4]), bytes(8)),
+    "objects": framed(ext.NDARRAY, ("O", [1 << 40]), b"\x90"),
+    "item": framed(ext.NDARRAY, ("|V999999999", [0, 1 << 60])),
+    "nulls": of("pandas.DataFrame", pa.nulls(MANY)),
+    "nulls in a list": of(
+        "pandas.DataFrame", pa.ListArray.from_arrays(pa.array([0, MANY], pa.int32()), pa.nulls(MANY))
+    ),
+    "runs": of(
+        "pandas.DataFrame", pa.RunEndEncodedArray.from_arrays(pa.array([MANY], pa.int32()), pa.array([1.0]))
+    ),
+    "nothing, often": of("pandas.Series", pa.Array.from_buffers(pa.struct([]), MANY, [None])),
+    "empty bytes, often": of(
+        "pandas.DataFrame", pa.Array.from_buffers(pa.binary(0), MANY, [None, pa.py_buffer(b"")])
+    ),
+    "views of one text": of(
+        "pandas.DataFrame",
+        pa.Array.from_buffers(
+            pa.string_view(),
+            3000,
+            [
+                None,
+                pa.py_buffer(np.array([(10**6, b"xxxx", 0, 0)] * 3000, "i4,S4,i4,i4").tobytes()),
+                pa.py_buffer(b"x" * 10**6),
+            ],
+        ),
+    ),
+    "entries of one text": of(
+        "pandas.DataFrame",
+        pa.ListArray.from_arrays(
+            pa.array([0, 10**5], pa.int32()),
+            pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int8)), pa.array(["x" * 10**5])),
+        ),
+    ),
+}
+zeros = pa.array(np.zeros(20_000_000))
+for library in ("pyarrow.Table", "pandas.DataFrame", "polars.DataFrame"):
+    for compression in ("zstd", "lz4"):
+        bombs[f"{compression} for {library}"] = of(library, zeros, compression)
+words = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(["x" * 10**8]))
+bombs["zstd in a dictionary"] = of("pandas.DataFrame", words, "zstd")
+del zeros, words
+
+def used():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+limit = used() + (150 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for name, data in bombs.items():
+    began = time.process_time()
+    try:
+        Codec().decode(data)
+        print(name, "was read")
+    except CodecError as error:
+        if isinstance(error.__cause__, MemoryError) or "memory" in str(error).lower():
+            print(name, error)
+    except BaseException as error:
+        print(name, type(error), error)
+    if time.process_time() - began > 5:
+        print(name, "took", time.process_time() - began)
+print("survived", len(bombs))
+"""
+
+
+def test_bombs_do_not_go_off() -> None:
+    """A few bytes that claim to be gigabytes are refused, within 150 MB beyond what the process had."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BOMBS],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout.strip() == "survived 25", done.stdout + done.stderr[-2000:]
+
+
+def test_tables_with_little_in_them_are_no_bombs() -> None:
+    """Nulls, categories, empty frames: what has few bytes for good reasons can be read unsigned."""
+    import pandas as pd
+    import polars as pl
+
+    words = pd.Categorical(["long" * 100, "short"] * 5000)
+    for frame in (
+        pd.DataFrame({"n": [None] * 100_000}),
+        pd.DataFrame({"c": words, "i": range(10_000)}),
+        pd.DataFrame(index=range(1000)),
+        pd.DataFrame({"b": [True] * 1_000_000}),
+    ):
+        pd.testing.assert_frame_equal(frame, plain.decode(plain.encode(frame, "xs")))
+    for table in (pl.DataFrame({"n": [None] * 2_000_000}), pl.DataFrame({"s": ["long" * 100] * 10_000})):
+        assert table.equals(plain.decode(plain.encode(table, "xs")))
 
 
 FUZZ = """
