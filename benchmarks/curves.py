@@ -11,7 +11,6 @@ makes the pictures anew from the data.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import statistics
@@ -22,12 +21,11 @@ from typing import Any
 
 import hiredis
 import kit
+import report
 from kit import XS, YS
-from scale import allow_files
 
 from rushlight import Rush, RushWorker
 
-RESULTS = Path(__file__).resolve().parent / "results"
 ARCHIVES = (1_000, 10_000, 100_000, 1_000_000)
 PAYLOADS = (8, 80, 800, 8_000, 80_000, 800_000, 8_000_000)
 WORKERS = (1, 10, 100, 300, 1_000)
@@ -201,7 +199,7 @@ def workers(options: kit.Options) -> Iterator[Point]:
     number."""
     sizes = (1, 5) if options.small else WORKERS
     n, rounds = (5, 3) if options.small else (200, 15)
-    allow_files(max(sizes))
+    kit.allow_files(max(sizes))
     with kit.own_server(options) as server, Rush("curve-workers") as rush:
         crew: list[RushWorker] = []
         held: list[str] = []
@@ -263,57 +261,42 @@ WORDS = {
 
 def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
     """A picture for each curve in the data: time per operation, both axes logarithmic."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "rushlight", "font.size": 9}
     for curve in dict.fromkeys(p["curve"] for p in whole["points"]):
         mine = [p for p in whole["points"] if p["curve"] == curve]
         label, yard = WORDS[curve]
-        figure, axes = plt.subplots(figsize=(7, 4.5))
+        figure, axes = report.canvas()
         for name in dict.fromkeys(p["operation"] for p in mine):
             line = [p for p in mine if p["operation"] == name]
             xs = [p["x"] for p in line]
             style = "--" if name.startswith("raw") else "-"
             (drawn,) = axes.plot(xs, [p["us"] for p in line], style, marker="o", markersize=3, label=name)
-            axes.fill_between(
-                xs,
-                [p["low_us"] for p in line],
-                [p["high_us"] for p in line],
-                alpha=0.15,
-                color=drawn.get_color(),
-            )
+            low, high = [p["low_us"] for p in line], [p["high_us"] for p in line]
+            axes.fill_between(xs, low, high, alpha=0.15, color=drawn.get_color())
         if yard:
-            first = mine[0]["operation"]
-            line = [p for p in mine if p["operation"] == first]
+            line = [p for p in mine if p["operation"] == mine[0]["operation"]]
             axes.plot([p["x"] for p in line], [p["yard_us"] for p in line], "k--", linewidth=1, label=yard)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="microseconds per operation")
-        axes.grid(visible=True, which="major", alpha=0.3)
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-        facts = whole["machine"]
-        axes.set_title(
-            f"{facts['date']}, {facts['cores']} cores, {facts['server']}, "
-            f"others used {whole['quiet']['cores_used_by_others']} cores",
-            fontsize=8,
-        )
-        figure.savefig(
-            folder / f"curve-{curve}.{suffix}",
-            bbox_inches="tight",
-            metadata=None if suffix == "png" else {"Date": None},
-        )
-        plt.close(figure)
+        others = whole["quiet"]["cores_used_by_others"]
+        report.finish(figure, axes, whole, others, folder / f"curve-{curve}.{suffix}")
 
 
-def save(whole: dict[str, Any], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "curves.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    with open(folder / "curves.csv", "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(whole["points"][0]))
-        writer.writeheader()
-        writer.writerows(whole["points"])
-    draw(whole, folder)
+def as_markdown(whole: dict[str, Any]) -> str:
+    """A table for each curve: microseconds per operation, a column for each size."""
+    lines = []
+    for curve in dict.fromkeys(p["curve"] for p in whole["points"]):
+        mine = [p for p in whole["points"] if p["curve"] == curve]
+        sizes = list(dict.fromkeys(p["x"] for p in mine))
+        lines += ["", f"![{curve}](results/curve-{curve}.svg)", ""]
+        lines += [f"| us, by {WORDS[curve][0]} | {' | '.join(f'{x:,}' for x in sizes)} |"]
+        lines += ["|---" * (len(sizes) + 1) + "|"]
+        for name in dict.fromkeys(p["operation"] for p in mine):
+            found = {p["x"]: p["us"] for p in mine if p["operation"] == name}
+            cells = " | ".join(f"{found[x]:,.4g}" if x in found else "" for x in sizes)
+            lines.append(f"| {name} | {cells} |")
+        yards = {p["x"]: p["yard_us"] for p in mine if p["operation"] == mine[0]["operation"]}
+        lines.append(f"| *yardstick of the first row* | {' | '.join(f'{yards[x]:,.4g}' for x in sizes)} |")
+    told = f"{whole['setting']}; others used {whole['quiet']['cores_used_by_others']} cores"
+    return "\n".join([*lines, "", f"{told}. {report.facts(whole)}"])
 
 
 def as_line(p: Point) -> str:
@@ -331,10 +314,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="data and pictures into the folder")
     parser.add_argument("--draw", action="store_true", help="only the pictures, from the data there")
-    parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=Path, default=report.RESULTS)
     asked = parser.parse_args()
     if asked.draw:
-        draw(json.loads((asked.folder / "curves.json").read_text(encoding="utf-8")), asked.folder)
+        draw(report.load("curves", asked.folder), asked.folder)
         return
     options = kit.Options(asked.socket, asked.pin, asked.small)
     points = []
@@ -349,7 +332,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps(whole))
     if asked.save:
-        save(whole, asked.folder)
+        report.save("curves", whole, asked.folder)
+        draw(whole, asked.folder)
+        if asked.folder == report.RESULTS:
+            report.into_readme("curves.py", as_markdown(whole))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import gc
 import json
 import os
 import platform
+import resource
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +36,8 @@ from rushlight._server_keeper import die_with_parent
 PING = hiredis.pack_command(("PING",))
 #: Inputs and results of a task, where nothing else is said.
 XS, YS = {"x1": 0.1, "x2": 0.2}, {"y": 0.3}
+#: Connections of a server beside those of the workers of a test.
+SPARE = 200
 #: The core that ``--pin`` puts everything on.
 CORE = 0
 
@@ -271,6 +275,18 @@ def own_server(options: Options = Options(), *extra: str) -> Iterator[Server]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
+
+
+def allow_files(n: int) -> None:
+    """Raises the limit of open files as far as it takes, or says what to do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = n + SPARE
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        sys.exit(
+            f"{n} workers need {needed} open files, and {hard} are allowed: raise `ulimit -Hn`, or use fewer"
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def pin(*pids: int) -> None:

@@ -23,37 +23,53 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from table import into_readme
+import report
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
 OURS = "rushlight"
 #: Names, in the environment of all processes of a measurement, what no other's have.
 MARK = "PEERS_RUN"
-BEGIN, END = "<!-- peers: made by peers.py -->", "<!-- end of peers -->"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library: what to install, and the variants of its ``peers/with_*.py``. ``why``: what to know where it
-    is ahead of ours."""
+    """A library: what to install, and the variants of its ``peers/with_*.py``. ``batched``: those of them
+    that send many tasks in a message. ``why``: what to know where it is ahead of ours."""
 
     name: str
     packages: tuple[str, ...]
     variants: tuple[str, ...]
+    batched: tuple[str, ...] = ()
     why: str = ""
 
 
 PEERS = (
-    Peer(OURS, (), ("queue", "search", "search, step", "search, write_behind")),
+    Peer(
+        OURS,
+        (),
+        (
+            "queue",
+            "controller",
+            "controller, chunks of 64",
+            "search",
+            "search, step",
+            "search, write_behind",
+        ),
+        batched=("controller, chunks of 64",),
+    ),
     Peer(
         "pool",
         (),
         ("submit", "map, chunks of 64"),
-        "pipes between a parent and its children: nothing is kept, nobody can join, a crash loses all",
+        batched=("map, chunks of 64",),
+        why="pipes between a parent and its children: nothing is kept, nobody can join, a crash loses all",
     ),
     Peer(
-        "joblib", ("joblib",), ("batch_size=1", "batch_size=auto"), "one parent and its children, as the pool"
+        "joblib",
+        ("joblib",),
+        ("batch_size=1", "batch_size=auto"),
+        batched=("batch_size=auto",),
+        why="as the pool, with thousands of calls in a message where it batches",
     ),
     Peer("rq", ("rq",), ("fork per job", "SimpleWorker")),
     Peer("celery", ("celery[redis]",), ("prefork",)),
@@ -63,15 +79,16 @@ PEERS = (
     Peer("taskiq", ("taskiq", "taskiq-redis"), ("as shipped", "polls every ms")),
     Peer("streaq", ("streaq",), ("as shipped",)),
     Peer("dask", ("distributed",), ("LocalCluster",)),
-    Peer("ray", ("ray",), ("tasks", "actors"), "shared memory and C++ between the processes of one node"),
+    Peer("ray", ("ray",), ("tasks", "actors"), why="shared memory between the processes of one node"),
     Peer("parsl", ("parsl",), ("HTEX",)),
     Peer(
         "optuna",
         ("optuna", "redis"),
         ("in memory", "journal, Redis", "journal, file", "RDB, sqlite"),
-        "in memory: one process that shares nothing",
+        why="in memory: one process that shares nothing",
     ),
 )
+BATCHED = {(peer.name, variant) for peer in PEERS for variant in peer.batched}
 
 
 def python_of(peer: Peer, folder: Path) -> tuple[str, str]:
@@ -154,24 +171,27 @@ def middle(one: dict[str, Any], task: str) -> float:
 
 
 def notes(found: list[dict[str, Any]]) -> list[str]:
-    """Who is ahead of ours in what, and why: nothing is left unsaid."""
+    """Who is ahead of ours in what, and why: nothing is left unsaid. What sends many tasks in a message is
+    compared with ours that does, one task with one task."""
     queues = [one for one in found if "noop" in one and not one["again"]]
-    ours = [one for one in queues if one["peer"] == OURS]
-    if not ours:
-        return []
     why = {peer.name: peer.why for peer in PEERS}
     told = []
     for one in queues:
+        mine = [ours for ours in queues if ours["peer"] == OURS and batched(ours) == batched(one)]
         ahead = []
-        for task, words in (("noop", "no-op"), ("spin", "1 ms")):
-            rate = middle(one, task) / max(middle(mine, task) for mine in ours)
-            wait = one[f"{task}_latency"]["p50_ms"] / min(mine[f"{task}_latency"]["p50_ms"] for mine in ours)
+        for task, words in (("noop", "no-op"), ("spin", "1 ms")) if mine else ():
+            rate = middle(one, task) / max(middle(ours, task) for ours in mine)
+            wait = one[f"{task}_latency"]["p50_ms"] / min(ours[f"{task}_latency"]["p50_ms"] for ours in mine)
             ahead += [f"{words} tasks/s ({rate:.2f} x ours)"] if rate > 1 else []
             ahead += [f"{words} latency ({wait:.2f} x ours)"] if wait < 1 else []
         if ahead and one["peer"] != OURS:
             reason = why[one["peer"]] or "no reason is known: a fault of ours"
             told.append(f"{one['peer']} ({one['variant']}) is ahead in {', '.join(ahead)}: {reason}.")
     return told
+
+
+def batched(one: dict[str, Any]) -> bool:
+    return (one["peer"], one["variant"]) in BATCHED
 
 
 def as_markdown(whole: dict[str, Any]) -> str:
@@ -187,8 +207,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
         if "settings" in one and not one["again"]:
             used = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
             lines.append(f"- {one['peer']}, {one['variant']}: {one['settings']}{used and f' ({used})'}")
-    facts = ", ".join(f"{name} {value}" for name, value in whole["machine"].items())
-    return "\n".join([*lines, "", f"{facts}.", ""])
+    return "\n".join([*lines, "", report.facts(whole)])
 
 
 def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -231,7 +250,7 @@ def trial_us(one: dict[str, Any]) -> float:
 
 def as_line(one: dict[str, Any]) -> str:
     """A variant for the terminal."""
-    head = f"{one['peer']:<10} {one['variant']:<22}"
+    head = f"{one['peer']:<10} {one['variant']:<24}"
     if "error" in one:
         return f"{head} {one['error']}"
     if "trial_us" in one:
@@ -264,10 +283,8 @@ def main() -> None:
     else:
         print(*notes(found), sep="\n")
     if asked.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "peers.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        (RESULTS / "peers.md").write_text(as_markdown(whole), encoding="utf-8")
-        into_readme(as_markdown(whole), BEGIN, END)
+        report.save("peers", whole)
+        report.into_readme("peers.py", as_markdown(whole))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ everybody before each step, as model-based optimisers do.
 from __future__ import annotations
 
 import argparse
-import csv
 import heapq
 import json
 import multiprocessing
 import os
 import random
 import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,14 +29,27 @@ from pathlib import Path
 from typing import Any
 
 import kit
+import report
 from kit import XS, YS
 
 from rushlight import Rush, RushWorker
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LEASE = 60.0
-#: Connections of the server and of the drivers beside those of the workers.
-SPARE = 200
+#: What has been published of asynchronous searches at this scale: utilisation of the workers, and the tasks
+#: per second of all of them. Those were models on clusters; the rate says how little the store had to do.
+PUBLISHED = (
+    {"what": "random search, 10 nodes", "workers": 1280, "utilisation": 0.927, "tasks_per_second": 18.2},
+    {"what": "ASHA, 10 nodes", "workers": 1280, "utilisation": 0.957, "tasks_per_second": 237.5},
+    {
+        "what": "ASHA with hot starts, 10 nodes",
+        "workers": 1280,
+        "utilisation": 0.928,
+        "tasks_per_second": 285.1,
+    },
+    {"what": "ADBO, 10 nodes", "workers": 1280, "utilisation": 0.935, "tasks_per_second": 6.1},
+    {"what": "ADBO, 480 nodes", "workers": 1920, "utilisation": 0.95, "tasks_per_second": 2.7},
+    {"what": "ADBO, Theta", "workers": 4096, "utilisation": 0.773, "tasks_per_second": 44.2},
+)
 
 
 @dataclass(slots=True)
@@ -253,18 +264,6 @@ def middle(values: list[float], q: float) -> float:
     return values[min(len(values) - 1, int(len(values) * q))] if values else 0.0
 
 
-def allow_files(n: int) -> None:
-    """Raises the limit of open files as far as it takes, or says what to do."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = n + SPARE
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        sys.exit(
-            f"{n} workers need {needed} open files, and {hard} are allowed: raise `ulimit -Hn`, or use fewer"
-        )
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
 def bends(points: list[dict[str, Any]]) -> list[str]:
     """In words, for each curve: where utilisation falls below 95 % and 90 %."""
     told = []
@@ -297,11 +296,11 @@ def main() -> None:
     if asked.small:
         asked.workers, asked.sleeps, asked.seconds = [20], [0.5, 0.1], 0.5
         asked.style = ["search", "queue", "archive"]
-    allow_files(max(asked.workers))
+    kit.allow_files(max(asked.workers))
     points = []
     for style in asked.style:
         for n in asked.workers:
-            with kit.own_server(kit.Options(), "--maxclients", str(n + SPARE)) as server:
+            with kit.own_server(kit.Options(), "--maxclients", str(n + kit.SPARE)) as server:
                 for found in simulate(server, style, n, asked.sleeps, asked.seconds, asked.processes):
                     points.append(found)
                     if not asked.json:
@@ -311,13 +310,16 @@ def main() -> None:
         "window_seconds": asked.seconds,
         "points": points,
         "bends": bends(points),
+        "published": PUBLISHED,
     }
     if asked.json:
         print(json.dumps(whole))
     else:
         print(*whole["bends"], sep="\n")
     if asked.save:
-        save(whole)
+        report.save("scale", whole)
+        draw(whole, report.RESULTS)
+        report.into_readme("scale.py", as_markdown(whole))
 
 
 def as_line(p: dict[str, Any]) -> str:
@@ -331,13 +333,50 @@ def as_line(p: dict[str, Any]) -> str:
     )
 
 
-def save(whole: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scale.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    with open(RESULTS / "scale.csv", "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(whole["points"][0]))
-        writer.writeheader()
-        writer.writerows(whole["points"])
+def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
+    """Utilisation over the tasks per second that the workers could do, beside what was published."""
+    figure, axes = report.canvas()
+    points = whole["points"]
+    for style, n in dict.fromkeys((p["style"], p["workers"]) for p in points):
+        line = [p for p in points if (p["style"], p["workers"]) == (style, n)]
+        xs, ys = [p["ideal_tasks_per_second"] for p in line], [p["utilisation"] for p in line]
+        dash = {"search": "-", "queue": "--", "archive": ":"}[style]
+        axes.plot(xs, ys, dash, marker="o", markersize=3, label=f"{style}, {n:,} workers")
+    for one, mark in zip(whole["published"], "s^vDPX", strict=True):
+        label = f"published: {one['what']}, {one['workers']:,}"
+        place = one["tasks_per_second"], one["utilisation"]
+        axes.plot(*place, mark, color="grey", markersize=5, linestyle="", label=label)
+    axes.axhline(0.95, color="k", linewidth=0.7, linestyle=":")
+    axes.set(xscale="log", xlabel="tasks per second, if no worker ever waited", ylabel="utilisation")
+    axes.set_ylim(0, 1.03)
+    others = max(p["cores_used_by_others"] for p in points)
+    report.finish(figure, axes, whole, others, folder / f"scale.{suffix}")
+
+
+def as_markdown(whole: dict[str, Any]) -> str:
+    """The points as a table, where the curves bend, and the published figures."""
+    names = ("style", "workers", "sleep, s", "utilisation", "tasks/s (could be)", "call p50 / p95, ms")
+    names += ("cores: server, drivers, others", "server full at, tasks/s")
+    lines = ["![scale](results/scale.svg)", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for p in whole["points"]:
+        lines.append(
+            f"| {p['style']} | {p['workers']:,} | {p['sleep']:g} | {p['utilisation']:.1%} "
+            f"| {p['tasks_per_second']:,.0f} ({p['ideal_tasks_per_second']:,.0f}) "
+            f"| {p['call_ms_p50']:.2f} / {p['call_ms_p95']:.2f} "
+            f"| {p['server_cores']:.2f}, {p['client_cores']:.2f}, {p['cores_used_by_others']:.2f} "
+            f"| {p['server_full_at_tasks_per_second']:,} |"
+        )
+    lines += ["", *(f"- {told}" for told in whole["bends"]), ""]
+    lines += ["| published | workers | utilisation | tasks/s of all |", "|---|---|---|---|"]
+    for one in whole["published"]:
+        row = (
+            one["what"],
+            f"{one['workers']:,}",
+            f"{one['utilisation']:.1%}",
+            f"{one['tasks_per_second']:g}",
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join([*lines, "", f"Windows of {whole['window_seconds']:g} s. {report.facts(whole)}"])
 
 
 if __name__ == "__main__":

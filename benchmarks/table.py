@@ -2,7 +2,7 @@
 
 Runs every program of rows in each of its settings, each in a process of its own, and prints one line per
 figure: the work, the yardstick of the same run, figure, spread, bound, reached or not. ``--save`` writes
-``results/table.json`` and ``results/table.md`` and puts the latter into README.md.
+``results/table.json`` and puts the table into README.md.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import kit
+import report
 from targets import TARGETS
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
 #: Settings in which each program runs: client and server where the kernel puts them, and on one core.
 SOLO = ((), ("--pin",), ("--socket", "unix"), ("--socket", "unix", "--pin"))
 PROGRAMS = {
     "bench_core.py": SOLO,
     "bench_fetch.py": ((),),
     "bench_queue.py": ((),),
+    "bench_search.py": ((), ("--socket", "unix")),
 }
-BEGIN, END = "<!-- table: made by table.py -->", "<!-- end of table -->"
 
 
 def runs(*, small: bool, only: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -96,14 +96,6 @@ def as_markdown(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def into_readme(text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Puts a text between its two marks in README.md."""
-    path = HERE / "README.md"
-    head, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, _, tail = rest.partition(end)
-    path.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="programs whose name contains one of these; all without")
@@ -124,10 +116,8 @@ def main() -> None:
         for one in found:
             print(one["program"], *one["flags"], one.get("error", one["quiet"]))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "table.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (RESULTS / "table.md").write_text(as_markdown(found), encoding="utf-8")
-        into_readme(as_markdown(found))
+        report.save("table", {"runs": found})
+        report.into_readme("table.py", as_markdown(found))
     sys.exit(any("error" in one for one in found))
 
 

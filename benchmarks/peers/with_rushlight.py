@@ -6,7 +6,7 @@ import time
 
 import work
 
-from rushlight import Rush, RushWorker, worker_loop
+from rushlight import Controller, Rush, RushWorker, worker_loop
 
 PACKAGES = ("rushlight", "redis", "hiredis")
 URL = os.environ["PEERS_URL"]
@@ -53,6 +53,29 @@ class Queue:
     def stop(self):
         self.rush.reset()
         self.rush.close()
+
+
+class Calls:
+    settings = "Controller(min_workers=2, max_workers=2), submit and result of each"
+
+    def start(self, workers):
+        self.controller = Controller(None, URL, min_workers=workers, max_workers=workers)
+
+    def many(self, task, n):
+        return [future.result() for future in [self.controller.submit(TASKS[task], i) for i in range(n)]]
+
+    def one(self, task, x):
+        return self.controller.submit(TASKS[task], x).result()
+
+    def stop(self):
+        self.controller.shutdown()
+
+
+class Map(Calls):
+    settings = "the same, map(chunksize=64)"
+
+    def many(self, task, n):
+        return list(self.controller.map(TASKS[task], range(n), chunksize=64))
 
 
 def search(worker, n):
@@ -130,4 +153,11 @@ class Behind(Search):
     together = load = None
 
 
-VARIANTS = {"queue": Queue, "search": Search, "search, step": Steps, "search, write_behind": Behind}
+VARIANTS = {
+    "queue": Queue,
+    "controller": Calls,
+    "controller, chunks of 64": Map,
+    "search": Search,
+    "search, step": Steps,
+    "search, write_behind": Behind,
+}
