@@ -91,11 +91,13 @@ class Codec:
         if not all(map(_all_plain, columns)):
             return None
         try:
-            # Without the head of the array that the row is to the encoder.
-            rows = [row[1:] for row in map(encode, zip(*ahead, *columns, strict=False))]
+            rows = list(map(encode, zip(*ahead, *columns, strict=False)))
         except (OverflowError, UnicodeEncodeError):
             return None
-        return None if max(map(len, rows), default=0) > self.spill_size else rows
+        if max(map(len, rows), default=0) > self.spill_size:
+            return None
+        # Without the head of the array that the row is to the encoder.
+        return [row[1:] for row in rows]
 
     def _encode_each(self, fields: Mapping[str, Any], where: str, spilled: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []

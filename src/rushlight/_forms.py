@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
+from ._codec import Spilled
 from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
-from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo
+from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo, make_task
 from ._seeds import public
 from .errors import ConfigError, MissingExtra
 
@@ -233,11 +234,11 @@ def block_tasks(block: Block, offset: int) -> list[Task]:
             None if g is None else {name: cells[i] for name, cells in g} for g in reader
         )
         options = options_of(block.opts[at] if block.opts else None)
-        parts = (xs or {}, ys, xs_extra, ys_extra, None)
+        sides = (xs or {}, ys, xs_extra, ys_extra)
         created, started, finished = (cells[i] for cells in times)
         key, worker, attempt = columns[KEY][i], columns[WORKER][i], block.attempts[at]
-        moments = (created, started, finished, attempt)
-        tasks.append(Task(key, TaskState.FINISHED, *parts, worker, *moments, seq=block.seqs[at], **options))
+        parts = (*sides, None, worker, created, started, finished, attempt)
+        tasks.append(make_task(key, TaskState.FINISHED, *parts, seq=block.seqs[at], **options))
     return tasks
 
 
@@ -254,7 +255,7 @@ def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] |
     created, started, finished = (
         micros / 1e6 if micros else None for micros in (parts.created, parts.started, parts.finished)
     )
-    return Task(
+    return make_task(
         key=parts.key,
         state=state,
         xs=copy_cell(parts.xs),
@@ -270,6 +271,15 @@ def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] |
         seq=parts.seq,
         **options_of(parts.opts),
     )
+
+
+def taken_task(row: Sequence[Any]) -> Task | None:
+    """A task that was taken just now, of a row nobody else holds; None where a value is stored apart."""
+    if row[5] is not None or Spilled in map(type, row[4].values()):
+        return None
+    key, created, started = row[3], row[6] / 1e6, row[8] / 1e6
+    parts = (row[4], None, None, None, None, row[0], created, started, None, row[1])
+    return make_task(key, TaskState.RUNNING, *parts, seq=row[7], **options_of(row[2]))
 
 
 _WORKER_KINDS: dict[str, Kind] = {

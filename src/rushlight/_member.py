@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._life import Late, Life, verdicts_of
 from ._scripts import MemberArgs
@@ -23,8 +23,7 @@ _BLOCK = 5.0
 _BELIEF = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A result or failure to be settled: ``kind`` f or x, and the encoded payload."""
 
     key: str

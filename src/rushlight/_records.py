@@ -89,6 +89,53 @@ class Task:
     reseeded: int = 0
 
 
+class _Draft:
+    """A task that is not frozen yet: the same slots, so that one can become the other."""
+
+    __slots__ = Task.__slots__
+
+
+def make_task(
+    key: str,
+    state: TaskState,
+    xs: dict[str, Any],
+    ys: dict[str, Any] | None = None,
+    xs_extra: dict[str, Any] | None = None,
+    ys_extra: dict[str, Any] | None = None,
+    condition: dict[str, Any] | None = None,
+    worker_id: str | None = None,
+    created_at: float | None = None,
+    started_at: float | None = None,
+    finished_at: float | None = None,
+    attempt: int = 1,
+    seed: Any = None,
+    seq: int = 0,
+    timeout: float | None = None,
+    reseeded: int = 0,
+) -> Task:
+    """``Task(...)`` in a fifth of the time: a frozen class takes a detour for each of its fields."""
+    draft: Any = _Draft()
+    draft.key = key
+    draft.state = state
+    draft.xs = xs
+    draft.ys = ys
+    draft.xs_extra = xs_extra
+    draft.ys_extra = ys_extra
+    draft.condition = condition
+    draft.worker_id = worker_id
+    draft.created_at = created_at
+    draft.started_at = started_at
+    draft.finished_at = finished_at
+    draft.attempt = attempt
+    draft.seed = seed
+    draft.seq = seq
+    draft.timeout = timeout
+    draft.reseeded = reseeded
+    draft.__class__ = Task
+    task: Task = draft
+    return task
+
+
 @dataclass(frozen=True, slots=True)
 class WaitResult:
     """What a wait for tasks ended with: three lists of keys in the order given, and why it ended."""

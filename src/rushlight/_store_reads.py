@@ -182,6 +182,11 @@ class ReadVerbs(StoreBase):
         """Running records, decoded, in the order given."""
         return self.rows([b"\x9c" + value + _UNFINISHED for value in values])
 
+    def running_row(self, value: bytes) -> list[Any]:
+        """One running record, decoded."""
+        row: list[Any] = self.codec.decode(b"\x9c%b\x00\xc0\xc0" % value)
+        return row
+
     def _queued_rows(self, values: list[bytes], order: list[bytes]) -> Rows:
         """Queued records in the order of their entries; those of one worker, delayed ones and those that wait
         for others come last, by their creation."""

@@ -16,6 +16,7 @@ from typing import Any, Self, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
+from ._forms import taken_task
 from ._lease import LeaseThread
 from ._logs import LogReader
 from ._member import Member, Verdict
@@ -140,7 +141,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         batch = self._encode(xss, xs_extra)
         if batch.keys:
             self._member.begin(batch)
-            self._hold(batch)
+            self._held.update(dict.fromkeys(batch.keys, 1))
         return batch.keys
 
     def push_running_task(self, xs: Fields, *, xs_extra: Fields | None = None) -> str:
@@ -156,10 +157,6 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     def _encode(self, xss: Iterable[Fields], xs_extra: Any) -> Encoded:
         batch = _inputs.task_batch(xss, "xss")
         return self._store.encode_tasks(batch, _inputs.matching(xs_extra, len(batch), "xs_extra", "xss"))
-
-    def _hold(self, batch: Encoded) -> None:
-        for key in batch.keys:
-            self._held[key] = 1
 
     # --- settling -------------------------------------------------------------------------------
 
@@ -206,6 +203,9 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         return self._store.encode_results(results, extras, spilled)
 
     def _finishing(self, key: str, ys: Fields, ys_extra: Fields | None) -> tuple[Verdict, dict[str, bytes]]:
+        plain = self._store.codec.encode_plain(ys) if ys_extra is None else None
+        if plain is not None:
+            return self._verdict(_inputs.one_key(key), "f", plain + NIL), {}
         spilled: dict[str, bytes] = {}
         extra = None if ys_extra is None else _inputs.one_task(ys_extra, "ys_extra")
         payload = self._store.encode_results([_inputs.one_task(ys, "ys")], [extra], spilled)[0]
@@ -260,8 +260,10 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     def _taken(self, values: list[bytes]) -> list[Task]:
         if not values:
             return []
-        rows = self._store.running_rows(values)
-        tasks = self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
+        one = len(values) == 1
+        rows = [self._store.running_row(values[0])] if one else self._store.running_rows(values)
+        quick = taken_task(rows[0]) if one else None
+        tasks = [quick] if quick else self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
         for task in tasks:
             self._held[task.key] = task.attempt
         limits = [row[2]["t"] for row in rows if row[2] and row[2].get("t")]
@@ -281,7 +283,12 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         that came too late is logged, and the new task is created all the same."""
         key, ys = _pair(finish)
         verdict, spilled = self._finishing(key, ys, None)
-        batch = self._encode([_inputs.one_task(push, "push")], None)
+        plain = self._store.codec.encode_plain(push)
+        if plain is None:
+            batch = self._encode([_inputs.one_task(push, "push")], None)
+        else:
+            new = _names.new_key()
+            batch = Encoded([new], [head_of(new, plain)], {})
         try:
             decided = self._member.step(verdict, batch, spilled)
         except UnknownKey:
@@ -290,8 +297,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
                 raise
             self._member.begin(batch)
             decided = False
-        self._let_go([verdict], [decided])
-        self._hold(batch)
+        self._let_go_one(key, decided)
+        self._held[batch.keys[0]] = 1
         return batch.keys[0]
 
     def finish_and_pop(self, key: str, ys: Fields, timeout: float = 1.0) -> Task | None:
@@ -308,7 +315,7 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
             if verdict.key not in self._held:
                 raise
             decided, values = False, []
-        self._let_go([verdict], [decided])
+        self._let_go_one(verdict.key, decided)
         if values:
             return self._taken(values)[0]
         return self.pop_task(timeout) if timeout is None or timeout > 0 else None
