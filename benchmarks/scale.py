@@ -34,6 +34,8 @@ from kit import XS, YS
 
 from rushlight import Rush, RushWorker
 
+#: The styles, and how many workers each is played with.
+WORKERS = {"search": (1000, 1920, 4000), "queue": (1000, 4000), "archive": (1000,)}
 LEASE = 60.0
 #: What has been published of asynchronous searches at this scale: utilisation of the workers, and the tasks
 #: per second of all of them. Those were models on clusters; the rate says how little the store had to do.
@@ -282,24 +284,26 @@ def bends(points: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1000, 1920, 4000])
-    parser.add_argument("--sleeps", type=float, nargs="+", default=[10, 5, 2, 1, 0.5, 0.3, 0.2, 0.1])
-    parser.add_argument(
-        "--style", nargs="+", choices=("search", "queue", "archive"), default=["search", "queue"]
-    )
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of each window")
+    parser.add_argument("--workers", type=int, nargs="+", help="of every style")
+    parser.add_argument("--sleeps", type=float, nargs="+", default=[30, 10, 5, 2, 1, 0.5, 0.25, 0.1])
+    parser.add_argument("--style", nargs="+", choices=[*WORKERS], default=[*WORKERS])
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of each window")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that share the workers")
     parser.add_argument("--small", action="store_true", help="only show that it works")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--save", action="store_true", help="into results/scale.json and .csv")
+    parser.add_argument("--save", action="store_true", help="into results/ and README.md")
+    parser.add_argument("--draw", action="store_true", help="only the picture, from results/scale.json")
     asked = parser.parse_args()
+    if asked.draw:
+        draw(report.load("scale"), report.RESULTS)
+        return
     if asked.small:
         asked.workers, asked.sleeps, asked.seconds = [20], [0.5, 0.1], 0.5
-        asked.style = ["search", "queue", "archive"]
-    kit.allow_files(max(asked.workers))
+    crews = {style: asked.workers or WORKERS[style] for style in asked.style}
+    kit.allow_files(max(n for sizes in crews.values() for n in sizes))
     points = []
-    for style in asked.style:
-        for n in asked.workers:
+    for style, sizes in crews.items():
+        for n in sizes:
             with kit.own_server(kit.Options(), "--maxclients", str(n + kit.SPARE)) as server:
                 for found in simulate(server, style, n, asked.sleeps, asked.seconds, asked.processes):
                     points.append(found)
@@ -364,7 +368,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
             f"| {p['tasks_per_second']:,.0f} ({p['ideal_tasks_per_second']:,.0f}) "
             f"| {p['call_ms_p50']:.2f} / {p['call_ms_p95']:.2f} "
             f"| {p['server_cores']:.2f}, {p['client_cores']:.2f}, {p['cores_used_by_others']:.2f} "
-            f"| {p['server_full_at_tasks_per_second']:,} |"
+            f"| {p['server_full_at_tasks_per_second'] or 0:,} |"
         )
     lines += ["", *(f"- {told}" for told in whole["bends"]), ""]
     lines += ["| published | workers | utilisation | tasks/s of all |", "|---|---|---|---|"]
