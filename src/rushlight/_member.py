@@ -16,8 +16,9 @@ from ._store_tasks import Encoded, in_calls
 from ._wire import command
 from .errors import WorkerLost
 
-#: Seconds a blocking wait lasts at most before the server is heard again.
-_BLOCK = 5.0
+#: Seconds a blocking wait lasts at most before the server is heard again, and at least: Redis 6.2 takes a
+#: thousandth for none, and waits for ever.
+_BLOCK, _LEAST = 5.0, 0.01
 #: Seconds for which an empty queue is believed to be empty as long as nobody rings: another worker may have
 #: taken the token and be gone.
 _BELIEF = 30.0
@@ -219,7 +220,9 @@ class Member(Life):
         bells = (own,) if self._drain_heard else (keys["bell"], own)
         with self.store.waiting_link() as link:
             trips = link.trips
-            reply = link.call(command("BLPOP", *bells, f"{seconds:.3f}"), wait=seconds)
+            # Whoever's connection broke looks at once.
+            ask, instead = (command("BLPOP", *bells, f"{s:.3f}") for s in (max(seconds, _LEAST), _LEAST))
+            reply = link.call(ask, wait=seconds, instead=instead)
             broke = link.trips - trips > 1
         if reply is None and not broke:
             self._queue_empty = not self._drain_heard and not self._full

@@ -15,6 +15,7 @@ from typing import Any
 from . import _inputs
 from ._connect import StoreConfig
 from ._wire import Link
+from .launchers import get_launcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class _Planner:
             _inputs.count(n_workers, "n_workers", least=1)
         _inputs.seconds(start_timeout, "start_timeout", none=True)
         _inputs.log_level(log_level)
+        if launcher is not None:
+            get_launcher(launcher)
         if large_object_dir is not None:
             large_object_dir = _inputs.directory(large_object_dir, "large_object_dir")
         new = Plan(n_workers, url, launcher, log_level, start_timeout, large_object_dir, secret)

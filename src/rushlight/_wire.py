@@ -115,8 +115,9 @@ class Link:
                 except (redis.RedisError, OSError) as error:
                     raise unavailable(self.config, error) from error
 
-    def call(self, command: bytes, *, wait: float | None = None) -> Any:
-        """Sends one packed command and returns its reply; ``wait``: how long it may block on purpose."""
+    def call(self, command: bytes, *, wait: float | None = None, instead: bytes = b"") -> Any:
+        """Sends one packed command and returns its reply. ``wait``: how long it may block on purpose;
+        ``instead``: what to ask where the connection broke, if not the same again."""
         with self._lock:
             trouble = replies = None
             # Nearly always there is a connection and all goes well.
@@ -131,7 +132,7 @@ class Link:
                     # The reply may still be on its way: nobody must read it as the answer to another call.
                     self._drop()
                     raise
-            return self._call(command, 1, wait, trouble, replies)[0]
+            return self._call(command, 1, wait, trouble, replies, instead)[0]
 
     def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
         """Sends n packed commands in one trip and returns their replies, in order."""
@@ -145,12 +146,15 @@ class Link:
         wait: float | None,
         trouble: Exception | None = None,
         replies: list[Any] | None = None,
+        instead: bytes = b"",
     ) -> list[Any]:
         """``trouble`` or ``replies``: what came of a first try."""
-        loads = 0
+        loads, tries = 0, [commands] if trouble is None else []
         while True:
             if replies is None:
-                replies = self._insist(lambda: self._exchange(commands, n, wait), trouble)
+                replies = self._insist(
+                    lambda: self._exchange(tries.pop() if tries else instead or commands, n, wait), trouble
+                )
             fault = next((reply for reply in replies if type(reply) is hiredis.ReplyError), None)
             if fault is None:
                 return replies

@@ -100,7 +100,15 @@ def test_a_plan_checks_its_server_at_once(network: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"n_workers": 0}, {"n_workers": "x"}, {"start_timeout": -1}, {"url": "http://x"}, {"secret": "short"}],
+    [
+        {"n_workers": 0},
+        {"n_workers": "x"},
+        {"start_timeout": -1},
+        {"url": "http://x"},
+        {"secret": "short"},
+        {"launcher": "no-such"},
+        {"launcher": 5},
+    ],
 )
 def test_a_plan_that_cannot_be_is_refused(network: str, bad: dict[str, object]) -> None:
     """The error names the argument, and the plan before stays."""

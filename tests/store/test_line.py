@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ground import Ground, Tape, blocked
+from ground import Ground, Tape, blocked, lose_reply
 from harness import Background, wait_until
 from rushlight import Rush, RushWorker, _member, _queueing
 from rushlight._member import Member
@@ -274,6 +275,26 @@ def test_a_retry_wakes(ground: Ground, rush: Rush, patience: None) -> None:
     assert [] == rush.retry_tasks([key])
     assert [key] == rush.retry_tasks([key], ignore_max_retries=True)
     assert [key] == call.result()
+
+
+def test_a_token_lost_with_its_connection_is_not_waited_for(
+    ground: Ground, rush: Rush, patience: None
+) -> None:
+    """The reply that rang a worker never arrives: it looks as soon as it has another connection."""
+    ben = ground.member()
+    with ben.store.waiting_link() as link:
+        link.connect()
+        lose_reply(SimpleNamespace(link=link))
+    (call,) = waiting(ground, ben)
+    assert queue(rush) == call.result()
+
+
+@pytest.mark.parametrize("seconds", [0.0002, 0.001])
+def test_the_shortest_wait_ends(ground: Ground, seconds: float) -> None:
+    """What is left of a wait may be next to nothing; to servers, nothing means for ever."""
+    ben = ground.member()
+    assert not ben._wait_for_bell(seconds)
+    assert 0 == blocked(ground)
 
 
 def test_a_back_off_ends_a_wait(ground: Ground, rush: Rush, patience: None) -> None:
