@@ -27,7 +27,7 @@ from ._codec import register_type
 from ._loops import isolated_loop, worker_loop
 from ._manager import Rush
 from ._plan import plan
-from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState
+from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState, WorkerUsage
 from ._version import __version__
 from ._worker import RushWorker
 
@@ -49,6 +49,7 @@ __all__ = [
     "WaitResult",
     "WorkerInfo",
     "WorkerState",
+    "WorkerUsage",
     "__version__",
     "errors",
     "isolated_loop",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
 from ._codec import Spilled
 from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
-from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo, make_task
+from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo, WorkerUsage, make_task
 from ._seeds import public
 from .errors import ConfigError, MissingExtra
 
@@ -302,6 +302,25 @@ def worker_table(infos: Sequence[WorkerInfo], as_: str = "polars") -> Any:
     return _lists_table(
         {name: (_WORKER_KINDS.get(name, STR), values) for name, values in columns.items()}, as_
     )
+
+
+_USAGE_KINDS: dict[str, Kind] = {
+    "worker_id": STR,
+    "sampled_at": FLOAT,
+    "memory": WIDE_INT,
+    "peak_memory": WIDE_INT,
+    "cpu_seconds": FLOAT,
+    "cpu_percent": FLOAT,
+}
+
+
+def usage_table(found: Sequence[WorkerUsage], as_: str = "polars") -> Any:
+    """One row per worker with the fields of ``WorkerUsage``; the form ``tasks`` is the records themselves."""
+    check_form(as_)
+    if as_ == "tasks":
+        return list(found)
+    columns = {name: (kind, [getattr(one, name) for one in found]) for name, kind in _USAGE_KINDS.items()}
+    return _lists_table(columns, as_)
 
 
 _LOG_KINDS: dict[str, Kind] = {

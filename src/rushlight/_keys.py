@@ -49,6 +49,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "launches": ("hash", "worker id -> launcher, job and time of a launch by a controller"),
     "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),
     "ends": ("hash", "worker id -> how its process ended"),
+    "usage": ("hash", "worker id -> time and sample of the memory and processor time its process uses"),
     "tallies": ("hash", "worker id -> tasks finished (`f:<id>`) and failed (`x:<id>`)"),
     "leases": ("zset", "worker id -> end of its lease by the server's clock, microseconds"),
     "budgets": ("hash", "budget -> units spent, units held, and per worker the unit it holds"),

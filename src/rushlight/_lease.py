@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
 from ._alarms import Alarms
 from ._member import Member
 from ._store import Store
+from ._usage import Sampler
 from .errors import StoreError
 
 _log = logging.getLogger("rushlight")
@@ -28,6 +30,7 @@ class LeaseThread:
         self._wake = threading.Event()
         self._stopped = False
         self._alarms = Alarms()
+        self._sampler = Sampler()
         self._thread = threading.Thread(
             target=self._run, name=f"rushlight-lease-{member.card.worker_id}", daemon=True
         )
@@ -58,7 +61,9 @@ class LeaseThread:
                 if now >= beat_at:
                     beat_at = now + self._lease / 3
                     card = self._member.card
-                    beat = self._store.beat([(card.worker_id, card.token)], self._lease)
+                    sample = self._sampler.sample(os.getpid())
+                    samples = {} if sample is None else {card.worker_id: sample}
+                    beat = self._store.beat([(card.worker_id, card.token)], self._lease, samples)
                     # A lost worker comes back by itself, with its next call, under another token.
                     if beat.letters not in ("s", "r", "d", "l"):
                         return

@@ -169,6 +169,20 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerUsage:
+    """What a worker's process used when it was sampled last, at ``sampled_at`` (POSIX seconds of the server's
+    clock): ``memory`` and ``peak_memory`` in bytes, resident, shared pages included; ``cpu_seconds`` since
+    its start; ``cpu_percent`` of one processor since the sample before, None at the first."""
+
+    worker_id: str
+    sampled_at: float
+    memory: int
+    peak_memory: int
+    cpu_seconds: float
+    cpu_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How many tasks are in each state, from one consistent view."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._records import WorkerState
 from ._store import Store
-from ._tables import check_request, worker_table
+from ._tables import check_request, usage_table, worker_table
 
 
 class WorkerReader:
@@ -27,6 +27,13 @@ class WorkerReader:
         check_request(as_)
         self.detect_lost_workers()
         return worker_table(self._store.workers(), as_)
+
+    def fetch_worker_usage(self, *, as_: str = "polars") -> Any:
+        """What each worker's process used when it was sampled last, with every renewal of its lease: memory
+        and its peak in bytes, processor time in seconds, percent of one processor since the sample before.
+        ``"tasks"`` gives ``WorkerUsage`` records. Workers stay in it after their end."""
+        check_request(as_)
+        return usage_table(self._store.usage(), as_)
 
     def server_info(self) -> dict[str, int | float | str]:
         """The server's own figures (its INFO): version, memory, clients, persistence."""

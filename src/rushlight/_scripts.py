@@ -50,7 +50,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "watch": ("control", "queued", "running", "finished", "failures", "leases", "events", "deadlines"),
     "counts": ("control", "queued", "running", "finished", "failed", "leases", "deadlines"),
     "register": ("control", "workers", "ends", "leases", "events", "tallies", "budgets"),
-    "beat": ("control", "leases", "deadlines"),
+    "beat": ("control", "leases", "deadlines", "usage"),
     "reap": (*_LOSING, "orders", "answers"),
     "bury": (*_LOSING, "ends"),
     "stop": (*_LOSING, "orders", "answers"),
@@ -177,7 +177,7 @@ class RosterScripts(Packer):
     def register(self, known: bool, proposed: str, lease: int, *workers: Argument) -> bytes:
         return self._pack("register", (int(known), proposed, lease, *workers))
 
-    def beat(self, epoch: str, lease: int, *workers: str) -> bytes:
+    def beat(self, epoch: str, lease: int, *workers: str | bytes) -> bytes:
         return self._pack("beat", (epoch, lease, *workers))
 
     def reap(self, epoch: str, call: Call, condition: bytes) -> bytes:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from ._records import Exit, WorkerInfo, WorkerState
+from ._records import Exit, WorkerInfo, WorkerState, WorkerUsage
 from ._store_base import new_epoch
 from ._store_reads import ReadVerbs
 from ._store_tasks import TaskVerbs
 from ._trust import PYTHON
+from ._usage import Sample
 from ._version import __version__
 from ._wire import command
 from .errors import ConfigError, DataMissing, WorkerLost
@@ -114,16 +115,19 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         self.epoch = self.heard(reply[1])
         return self.epoch
 
-    def beat(self, members: Sequence[tuple[str, str]], lease: float) -> Beat:
-        """Renews the leases of (id, token) pairs, all in one command. Of a network that was reset all letters
-        are '?': nothing is created."""
-        flat = [part for member in members for part in member]
+    def beat(
+        self, members: Sequence[tuple[str, str]], lease: float, samples: Mapping[str, Sample] | None = None
+    ) -> Beat:
+        """Renews the leases of (id, token) pairs, all in one command; ``samples`` by id go along. Of a
+        network that was reset all letters are '?': nothing is created."""
+        told = {name: sample.packed() for name, sample in (samples or {}).items()}
+        flat = [part for name, token in members for part in (name, token, told.get(name, b""))]
         reply = self.link.call(self.scripts.beat(self.epoch, int(lease * 1e6), *flat))
         if reply[0] == b"EPOCH":
             if not reply[1]:
                 return Beat("?" * len(members), 0)
             self.epoch = self.heard(reply[1])
-            return self.beat(members, lease)
+            return self.beat(members, lease, samples)
         return Beat(reply[1].decode(), reply[2])
 
     def reap(self) -> list[str]:
@@ -202,6 +206,12 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         at_work = {row[0]: row[3] for row in self.running_rows(list(running.values()))}
         infos = [_info(wid, card, control, ends, tallies, due, at_work) for wid, card in cards.items()]
         return sorted(infos, key=lambda info: (info.started_at or 0.0, info.worker_id))
+
+    def usage(self) -> list[WorkerUsage]:
+        """What workers used when they were sampled last, by id."""
+        found = self.link.call(command("HGETALL", self.keys["usage"]))
+        rows = [(wid.decode(), *msgspec.msgpack.decode(b"\x92" + said)) for wid, said in _pairs(found)]
+        return [WorkerUsage(wid, at / 1e6, **sample) for wid, at, sample in sorted(rows, key=_first)]
 
     def worker_states(self) -> dict[str, WorkerState]:
         """The state of every worker; one small command."""
@@ -336,6 +346,14 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         self.epoch = ""
         self.large.remove_files(reply[2] if reply[0] == b"ok" else ())
         return []
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _first(row: tuple[Any, ...]) -> Any:
+    return row[0]
 
 
 def _log_entry(entry: Any) -> tuple[str, str, dict[str, Any]]:

@@ -316,7 +316,7 @@ class Supervisor:
         """Tells the server what is due, and ends workers it says are members no more."""
         members = [process for process in self._processes() if process.admitted]
         letters = self._uplink.tend(
-            [(process.card.worker_id, process.card.token) for process in members],
+            [process.card for process in members],
             [(process.card.worker_id, process.capture) for process in members],
         )
         self._listen()

@@ -32,7 +32,7 @@ from ._blocks import (
 from ._codec import Spilled
 from ._columns import STR, Kind, dtype_of, to_series
 from ._fast import FewRows, Tail
-from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, worker_table
+from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, usage_table, worker_table
 from ._merging import merge
 from ._records import Task, TaskState
 from ._spilled import Resolve, load, resolved
@@ -47,6 +47,7 @@ __all__ = [
     "check_request",
     "log_table",
     "to_task",
+    "usage_table",
     "worker_table",
 ]
 

@@ -17,6 +17,7 @@ from ._capture import Capture
 from ._records import WorkerState
 from ._store import Order, OrderListener, Store
 from ._store_roster import WorkerCard, WorkerEnd
+from ._usage import Sampler
 from .errors import StoreError
 
 #: Seconds between two sendings of what the workers printed.
@@ -59,6 +60,7 @@ class Uplink:
         self._retry_at = 0.0
         self._pause = _PAUSE
         self._limits = Alarms()
+        self._sampler = Sampler(clock)
         #: Whether workers whose task was stopped are to be started again.
         self.come_back = True
         self._interrupted: list[str] = []
@@ -135,8 +137,8 @@ class Uplink:
 
     # --- saying it -----------------------------------------------------------------------------
 
-    def tend(self, members: Sequence[tuple[str, str]], captures: Iterable[tuple[str, Capture]]) -> str:
-        """Does what is due. Where leases were renewed: one letter per member, as in Beat; '' otherwise."""
+    def tend(self, cards: Sequence[WorkerCard], captures: Iterable[tuple[str, Capture]]) -> str:
+        """Does what is due. Where leases were renewed: one letter per worker, as in Beat; '' otherwise."""
         now = self._clock()
         if now < self._retry_at:
             return ""
@@ -147,7 +149,7 @@ class Uplink:
                 # What was ordered meanwhile is only to be learnt from the workers' standing.
                 self._beat_at = now
             if now >= self._beat_at:
-                letters = self._beat(members)
+                letters = self._beat(cards)
             if self._limits.ring(now):
                 self._store.reap()
             self._send(now, captures)
@@ -179,11 +181,14 @@ class Uplink:
             self._listener.close()
         self._store.close()
 
-    def _beat(self, members: Sequence[tuple[str, str]]) -> str:
-        if not members:
+    def _beat(self, cards: Sequence[WorkerCard]) -> str:
+        if not cards:
             self._beat_at = _NEVER
             return ""
-        answer = self._store.beat(members, self.lease)
+        self._sampler.keep_only({card.pid for card in cards})
+        found = {card.worker_id: self._sampler.sample(card.pid) for card in cards}
+        samples = {worker_id: sample for worker_id, sample in found.items() if sample is not None}
+        answer = self._store.beat([(card.worker_id, card.token) for card in cards], self.lease, samples)
         self._beat_at = self._clock() + self.lease / 3
         if answer.overdue:
             self._store.reap()

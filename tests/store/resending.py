@@ -18,7 +18,7 @@ import redis
 from ground import Ground
 from harness import Server
 from rushlight._boards import Leaderboard
-from rushlight._budget import Budget
+from rushlight._budget import Budget, Calls
 from rushlight._member import Member
 from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
@@ -55,7 +55,7 @@ class Stage:
         self.ann, self.ben = self.life("ann"), self.life("ben")
         self.sup = self.life("sup", supervisor="s1", on_lost="requeue")
         self.directory = directory
-        self._calls: dict[str, dict[str, int]] = {}
+        self._calls: dict[str, Calls] = {}
         self._fill()
 
     def card(self, wid: str, life: int = 1, **said: Any) -> WorkerCard:
@@ -87,7 +87,7 @@ class Stage:
         store.add_logs("ben", [{"t": 1.0, "msg": "before"}])
 
     def budget(self, member: Member) -> Budget:
-        return Budget(member, self._calls.setdefault(member.card.token, {}), "b", 5)
+        return Budget(member, self._calls.setdefault(member.card.token, Calls()), "b", 5)
 
     def take(self, member: Member) -> bool:
         return self.budget(member).take(timeout=0)
@@ -400,6 +400,7 @@ READS: tuple[Row, ...] = (
     Row("Store.totals", lambda s: s.store.totals().tasks),
     Row("Store.watch", lambda s: s.store.watch(5.0).queued),
     Row("Store.wait_event", lambda s: s.store.wait_event("0-0", 0.05)),
+    Row("Store.usage", lambda s: s.store.usage()),
     Row("Store.workers", lambda s: [(w.worker_id, w.state, w.current_task) for w in s.store.workers()]),
     Row("Store.worker_states", lambda s: s.store.worker_states()),
     Row("Store.ran", lambda s: s.store.ran()),
