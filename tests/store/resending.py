@@ -124,6 +124,8 @@ def picture(stage: Stage) -> dict[str, Any]:
             found[name] = client.zrange(key, 0, -1, withscores=True)
         elif kind == "list":
             found[name] = client.lrange(key, 0, -1)
+        elif kind == "set":
+            found[name] = sorted(client.smembers(key))
         else:
             found[name] = [fields for _, fields in client.xrange(key)]
     found.get("control", {}).pop(b"watch", None)
