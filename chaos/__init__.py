@@ -1,4 +1,4 @@
-"""A run of real work while things are killed, stopped, cut, filled and turned back; then every task is looked for.
+"""Real work while things are killed, stopped, cut, filled and turned back; then every task is looked for.
 
 ``python -m chaos --seed 1 --seconds 60``. See CONTRIBUTING.md.
 """

@@ -1,4 +1,4 @@
-"""``python -m chaos``: a run, its report, and an exit code: 0 if nothing was lost, 1 if anything was wrong."""
+"""``python -m chaos``: a run, its report, and an exit code: 0 if nothing was lost, 1 if anything is wrong."""
 
 from __future__ import annotations
 

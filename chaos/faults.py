@@ -1,4 +1,4 @@
-"""What goes wrong, and how it is mended again. Three lanes run beside each other: processes, network, server."""
+"""What goes wrong, and how it is mended. Three lanes run beside each other: processes, network, server."""
 
 from __future__ import annotations
 

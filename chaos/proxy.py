@@ -40,7 +40,7 @@ class Counts:
 
 @dataclass
 class Orders:
-    """What is to be done to the next requests: so many of each. ``held`` ones wait for ``release``, while their
+    """What is to be done to the next requests: so many of each. Held ones wait for ``release``, while their
     client is cut off at once and asks again; copies of ``twice`` go ahead of the request, or ``late`` seconds
     behind it, on another connection."""
 
