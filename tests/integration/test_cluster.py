@@ -97,3 +97,35 @@ def test_networks_live_on_their_shards(cluster: list[redis.Redis], home: Path) -
             rush.reset()
             assert [0, 0, 0] == [client.dbsize() for client in cluster]
     assert len(used) > 1
+
+
+def move_slot(cluster: list[redis.Redis], network: str) -> None:
+    """Moves the slot of a network, keys and all, to the next master, as an operator does it."""
+    slot = cluster[0].execute_command("CLUSTER", "KEYSLOT", f"rl:{{{network}}}:control")
+    owner = next(i for i in range(3) if SLOTS[i] <= slot < SLOTS[i + 1])
+    source, target = cluster[owner], cluster[(owner + 1) % 3]
+    old, new = (node.execute_command("CLUSTER MYID") for node in (source, target))
+    port = target.connection_pool.connection_kwargs["port"]
+    target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old)
+    source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new)
+    while keys := source.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+        source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 10_000, "KEYS", *keys)
+    for node in (target, source, *cluster):
+        node.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+
+
+@pytest.mark.slow
+def test_work_goes_on_while_a_slot_moves(cluster: list[redis.Redis], home: Path) -> None:
+    """Managers, waits and workers follow their network to another master; every task is done once."""
+    port = cluster[0].connection_pool.connection_kwargs["port"]
+    with Rush("moving", url=f"redis+cluster://127.0.0.1:{port}") as rush:
+        rush.start_workers(serve, 2)
+        rush.wait_for_workers(2, timeout=60)
+        before = rush.push_tasks([{"x": i} for i in range(300)])
+        move_slot(cluster, "moving")
+        after = rush.push_tasks([{"x": i} for i in range(300, 400)])
+        assert "done" == rush.wait_for_tasks(before + after, timeout=60).reason
+        assert list(range(400)) == sorted(row["y"] for row in rush.fetch_finished_tasks(as_="dicts"))
+        assert 2 == rush.n_running_workers
+        rush.reset()
+    assert [0, 0, 0] == [client.dbsize() for client in cluster]
