@@ -151,6 +151,7 @@ def _prepare(job: ChildJob) -> Ready:
     store = Store(job.config, job.network)
     spec = job.spec or load_spec(store, job.spec_id)
     store.large.serve_worker(spec.large_object_dir)
+    store.codec.limit(spec.max_value_size)
     member = Member(store, replace(job.card, pid=os.getpid()), spec.lease)
     # Registered already; said again so that this connection knows the network's epoch.
     member.join(WorkerState.STARTING)

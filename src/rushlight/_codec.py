@@ -23,7 +23,7 @@ from ._ext import Spilled
 from ._ext_types import register_type, restore_dataclass, restore_enum
 from ._ext_write import PLAIN, element, encode
 from ._trust import Trust, unverified_body
-from .errors import ConfigError, DataMissing, DecodeError, RushlightError, SecretRequired
+from .errors import ConfigError, DataMissing, DecodeError, EncodeError, RushlightError, SecretRequired
 
 __all__ = ["Codec", "Spilled", "register_type"]
 
@@ -35,8 +35,6 @@ _Record = tuple[
 ]  # fmt: skip
 #: How much of bytes that cannot be read an error keeps.
 _SHOWN: Final = 64
-#: Beyond so many rows the garbage collector would only walk what cannot be garbage.
-_FEW: Final = 100
 _ROWS: Final = frozenset({dict, type(None)})
 
 
@@ -46,16 +44,24 @@ class Codec:
     Without ``trust``, values that need pickling are refused in both directions.
     """
 
-    __slots__ = ("_decode", "_decode_records", "spill_size", "trust")
+    __slots__ = ("_decode", "_decode_records", "_most", "spill_size", "trust")
 
     def __init__(self, trust: Trust | None = None, *, spill_size: int = 65536) -> None:
         self.trust = trust
         self.spill_size = spill_size
+        self._most: int | None = None
         reader = _Reader(trust, None)
         self._decode = reader.decode
         self._decode_records: Callable[[Any], list[Any]] = msgspec.msgpack.Decoder(
             list[_Record], ext_hook=reader.ext_hook
         ).decode
+
+    def limit(self, max_value_size: int | None) -> None:
+        """From now on refuses to encode a column's value of more bytes; None for any number."""
+        self._most = max_value_size
+        if max_value_size is not None:
+            # What is not spilled is not looked at one by one.
+            self.spill_size = min(self.spill_size, max_value_size)
 
     def encode(self, value: Any, where: str) -> bytes:
         """``value`` as exactly one msgpack element; ``where`` names it in errors (``xs``)."""
@@ -66,7 +72,8 @@ class Codec:
 
         A value whose encoding is larger than ``spill_size`` bytes goes into ``spilled`` under its
         content digest, and a reference takes its place. Raises ConfigError for anything but a
-        mapping with str keys, EncodeError or SecretRequired for a value, naming its path.
+        mapping with str keys, EncodeError (also for a value above the ``limit``) or SecretRequired for
+        a value, naming its path.
         """
         data = self.encode_plain(fields)
         return self._encode_each(fields, where, spilled) if data is None else data
@@ -105,6 +112,10 @@ class Codec:
         parts: list[bytes] = []
         for name, value in _columns(fields, where).items():
             data = self._encode_column(name, value, where)
+            if self._most is not None and len(data) > self._most:
+                path = f"{where}[{label(name)}]"
+                message = f"{path} is {len(data)} bytes long, and max_value_size is {self._most}"
+                raise EncodeError(message, path=path)
             if len(data) > self.spill_size:
                 digest = _digest(data)
                 spilled[digest] = data
@@ -166,11 +177,8 @@ class Codec:
         """Finished records (``_records.Row``), decoded, every part of the type it must have. Raises
         DecodeError with the ``index`` of the one that could not be read."""
         try:
-            joined = b"".join((_header(len(parts), 0x90, 0xDC), *parts))
-            if len(parts) <= _FEW:
-                return self._decode_records(joined)
             with _collector_paused():
-                return self._decode_records(joined)
+                return self._decode_records(b"".join((_header(len(parts), 0x90, 0xDC), *parts)))
         except Exception as error:
             raise self._blamed_record(parts, error) from error
 

@@ -49,6 +49,7 @@ class Fleet(Muster):
         log_level: str | int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         large_object_dir: str | os.PathLike[str] | None = None,
+        max_value_size: int | None = None,
         max_restarts: int = 0,
         lease: float = 15.0,
         on_lost: Literal["fail", "requeue"] = "fail",
@@ -61,6 +62,8 @@ class Fleet(Muster):
         seconds after which a silent worker is lost; ``on_lost``: what then happens to its tasks
         (``"requeue"`` up to their ``max_retries``). ``large_object_dir``: a directory that all hosts share,
         for what one command to the server cannot carry; without it such objects are sent in chunks.
+        ``max_value_size``: bytes that one value of a worker's may have, encoded; a larger one raises
+        EncodeError in its loop (which fails the task in a ``worker_loop``).
         ``seed``: the network's root seed, a whole number or a ``numpy.random.SeedSequence``: every task then
         has random numbers of its own, the same whoever runs it (``worker_loop``, ``worker.seeded``). The
         first one given stays; another raises ConfigError.
@@ -80,6 +83,7 @@ class Fleet(Muster):
             log_level=log_level if log_level is not None else plan.current().log_level,
             log_dir=log_dir,
             large_object_dir=large_object_dir,
+            max_value_size=max_value_size,
             max_restarts=max_restarts,
             lease=lease,
             on_lost=on_lost,

@@ -121,16 +121,32 @@ class LargeObjects:
         return pack(epoch, field, data)
 
     def _put_chunks(self, place: Place, epoch: str, digest: str, data: bytes) -> bool:
+        n = -(-len(data) // CHUNK)
+        manifest = _CHUNKS + msgspec.msgpack.encode((n, len(data)))
+        while True:
+            try:
+                if not self._put_missing(place, epoch, digest, data, n):
+                    return False
+                reply = self._link.call(self._scripts.chunks(place, epoch, digest, n, manifest))
+            except StoreError as error:
+                if not error.transient:
+                    # The server has no room for all of it: what it has of it is in everybody's way.
+                    self._link.call(self._scripts.chunks(place, epoch, digest, n, b""))
+                raise
+            # Else somebody who sent the same has given up, and taken parts away that were there before.
+            if reply[0] != b"ok" or reply[1]:
+                return bool(reply[0] == b"ok")
+
+    def _put_missing(self, place: Place, epoch: str, digest: str, data: bytes, n: int) -> bool:
+        """Sends the chunks that are not there: an upload that broke off goes on where it stopped."""
         view = memoryview(data)
-        fields = [f"{digest}:{i}" for i in range(-(-len(data) // CHUNK))]
-        # An upload that broke off goes on where it stopped.
+        fields = [f"{digest}:{i}" for i in range(n)]
         missing = set(self._missing(place, fields))
         for i, field in enumerate(fields):
             part = bytes(view[i * CHUNK : (i + 1) * CHUNK]) if field in missing else None
             if part is not None and self._link.call(self._keep(place, epoch, field, part))[0] != b"ok":
                 return False
-        manifest = _CHUNKS + msgspec.msgpack.encode((len(fields), len(data)))
-        return bool(self._link.call(self._keep(place, epoch, digest, manifest))[0] == b"ok")
+        return True
 
     # --- files ----------------------------------------------------------------------------------
 

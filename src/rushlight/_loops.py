@@ -18,7 +18,7 @@ from ._records import Task
 from ._store import Store
 from ._store_roster import CRASHED
 from ._worker import RushWorker
-from .errors import ConfigError, UnknownKey
+from .errors import ConfigError, StoreError, UnknownKey
 
 #: Seconds an idle worker waits for a task before it asks again.
 _WAIT = 5.0
@@ -31,9 +31,9 @@ def worker_loop(fn: Callable[..., Any], /, **constants: Any) -> Loop:
 
     A result that is a mapping becomes the task's results as it is, any other becomes ``{"y": result}``. An
     exception, also SystemExit, fails the task with its type, message and traceback, and the loop goes on; so
-    does a result that cannot be stored. Each task runs under its own seed (see ``worker.seeded``). Leaves
-    when it is asked to, or when the network drains and the queue is empty. One round trip per task while
-    there are tasks. ``start_workers(kwargs=...)`` adds to the constants.
+    does a result that cannot be stored, or that the server has no room for. Each task runs under its own seed
+    (see ``worker.seeded``). Leaves when it is asked to, or when the network drains and the queue is empty.
+    One round trip per task while there are tasks. ``start_workers(kwargs=...)`` adds to the constants.
     """
     return Loop(_function(fn), constants)
 
@@ -161,6 +161,13 @@ def _work_off(worker: RushWorker, run: Callable[[Task], Settled]) -> None:
             task = worker._settle_and_pop(verdict, settled.spilled, 0.0)
         except UnknownKey:
             # The tasks were reset while this one ran.
+            task = None
+        except StoreError as error:
+            # The server has no room for this result. It may have some for the reason.
+            if error.transient or settled.kind == "x":
+                raise
+            failed = _failed(worker._store, error)
+            worker._settle([worker._verdict(verdict.key, failed.kind, failed.payload)], {})
             task = None
 
 

@@ -24,6 +24,7 @@ class LoopSettings(TypedDict, total=False):
     log_level: str | int | None
     log_dir: str | os.PathLike[str] | None
     large_object_dir: str | os.PathLike[str] | None
+    max_value_size: int | None
     max_restarts: int
     lease: float
     on_lost: Literal["fail", "requeue"]
@@ -41,6 +42,7 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
     lease = _inputs.seconds(settings.get("lease", 15.0), "lease", least=0.1)
     log_dir, seed = settings.get("log_dir"), settings.get("seed")
     large = settings.get("large_object_dir") or store.large.directory
+    most = settings.get("max_value_size")
     code, arguments = seal_code(store, loop, kwargs, names)
     return StartSpec(
         loop=code,
@@ -51,6 +53,7 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
         log_level=_inputs.log_level(settings.get("log_level")),
         log_dir=None if log_dir is None else _inputs.directory(log_dir, "log_dir"),
         large_object_dir=None if large is None else _inputs.directory(large, "large_object_dir"),
+        max_value_size=None if most is None else _inputs.count(most, "max_value_size", least=1),
         seed=None if seed is None else encode(seed),
         lease=lease or 15.0,
         on_lost=on_lost,

@@ -56,6 +56,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "stop": (*_LOSING, "orders", "answers"),
     "keep:specs": ("control", "specs"),
     "keep:blobs": ("control", "blobs"),
+    "chunks:specs": ("control", "specs"),
+    "chunks:blobs": ("control", "blobs"),
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
     "current": ("control", "events", "orders", "answers"),
@@ -260,6 +262,9 @@ class Scripts(SharingScripts, RosterScripts):
 
     def counts(self) -> bytes:
         return self._pack("counts", ())
+
+    def chunks(self, place: str, epoch: str, digest: str, n: int, manifest: bytes) -> bytes:
+        return self._pack(f"chunks:{place}", (epoch, digest, n, manifest))
 
     def keep_blobs(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:blobs", (epoch, *pairs))

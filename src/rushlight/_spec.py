@@ -26,8 +26,8 @@ class StartSpec:
     directory: the worker takes of them what exists where it runs. ``log_dir``: a file per worker there
     gets all it prints. ``max_crashes``: how many crashes of its workers a task may survive, beside its
     retries. ``max_restarts``: how often a worker that crashed is started again.
-    ``large_object_dir``: where its large results go. Once stored, ``loop`` and ``arguments`` that are large
-    are references to objects beside.
+    ``large_object_dir``: where its large results go; ``max_value_size``: bytes one of them may have. Once
+    stored, ``loop`` and ``arguments`` that are large are references to objects beside.
     """
 
     loop: bytes
@@ -42,6 +42,7 @@ class StartSpec:
     on_lost: str = "fail"
     max_restarts: int = 0
     large_object_dir: str | None = None
+    max_value_size: int | None = None
     max_crashes: int = 0
 
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import redis
 
+from harness import Server
 from rushlight import Rush, RushWorker, worker_loop
+from rushlight._server import find_binary
 from rushlight._store_roster import LOG_LIMIT
 from rushlight.errors import ConfigError, EncodeError
 
 Wait = Callable[..., None]
+
+
+@pytest.fixture
+def small_server() -> Iterator[Server]:
+    """A server with room for little."""
+    server = Server(str(find_binary()), "--maxmemory", "60mb", "--maxmemory-policy", "noeviction")
+    yield server
+    server.close()
 
 
 def serve(worker):
@@ -230,3 +242,66 @@ def test_messages_without_end(rush: Rush, worker: RushWorker) -> None:
     keys = rush.push_tasks([{"x": 1}])
     assert keys == rush.wait_for_tasks(keys, timeout=60).failed
     assert len(rush.task(keys[0]).condition["message"]) < 40_000
+
+
+def enormous(size):
+    """A value of so many bytes."""
+    return b"x" * size
+
+
+def test_a_value_above_the_limit(rush: Rush, wait_until: Wait) -> None:
+    """It fails its task, by name and with both sizes, and nothing of it is sent; the worker goes on."""
+    (worker_id,) = rush.start_workers(worker_loop(enormous), max_value_size=1_000_000)
+    rush.wait_for_workers(1)
+    keys = rush.push_tasks([{"size": 1_000}, {"size": 5_000_000}, {"size": 999_990}])
+    result = rush.wait_for_tasks(keys, timeout=60)
+    assert ([keys[1]], [keys[0], keys[2]]) == (result.failed, result.done)
+    failed = rush.task(keys[1])
+    assert worker_id == failed.worker_id
+    assert "EncodeError" == failed.condition["type"]
+    assert 'ys["y"] is 5000005 bytes long, and max_value_size is 1000000' in failed.condition["message"]
+    with pytest.raises(ConfigError, match="max_value_size"):
+        rush.start_workers(worker_loop(enormous), max_value_size=0)
+
+
+def test_a_value_the_server_has_no_room_for(small_server: Server, home: Path, wait_until: Wait) -> None:
+    """It fails its task with the server's reason, takes no room for good, and the others' tasks go on."""
+    with Rush("small", small_server.url) as rush:
+        ids = rush.start_workers(worker_loop(enormous), 2)
+        rush.wait_for_workers(2)
+        big = rush.push_tasks([{"size": 100_000_000}])
+        small = rush.push_tasks([{"size": 1000}] * 20)
+        result = rush.wait_for_tasks([*big, *small], timeout=60)
+        assert (big, small) == (result.failed, result.done)
+        assert "memory" in rush.task(big[0]).condition["message"]
+        assert rush.task(big[0]).worker_id in ids
+        # There is room again for what is of a size that can be.
+        more = rush.push_tasks([{"size": 9_000_000}])
+        assert more == rush.wait_for_tasks(more, timeout=60).done
+        assert sorted(ids) == sorted(rush.running_worker_ids)
+        rush.stop_workers()
+        rush.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_value_of_a_gibibyte(network: str, home: Path) -> None:
+    """It is stored and named, it holds up nobody else's tasks, and nobody reads it who does not want to."""
+    with Rush(network) as rush:
+        (bad,) = rush.start_workers(worker_loop(enormous))
+        rush.wait_for_workers(1)
+        (huge,) = rush.push_tasks([{"size": 1 << 30}])
+        with RushWorker(network) as good:
+            done = 0
+            while rush.states([huge]) != ["finished"]:
+                good.finish_task(good.push_running_task({"i": done}), {"y": done})
+                done += 1
+                assert ["failed"] != rush.states([huge]), rush.task(huge).condition
+        assert done > 100
+        own = psutil.Process().memory_info().rss
+        table = rush.fetch_finished_tasks(fields=["key", "worker_id", "i"])
+        assert (done + 1, bad) == (table.height, table.filter(pl.col("key") == huge)["worker_id"][0])
+        assert psutil.Process().memory_info().rss - own < 200 << 20
+        (row,) = (row for row in rush.fetch_workers(as_="tasks") if row.worker_id == bad)
+        assert 1 == row.n_finished
+        assert 1 << 30 == len(rush.task(huge).ys["y"])

@@ -124,8 +124,6 @@ def picture(stage: Stage) -> dict[str, Any]:
             found[name] = client.zrange(key, 0, -1, withscores=True)
         elif kind == "list":
             found[name] = client.lrange(key, 0, -1)
-        elif kind == "set":
-            found[name] = sorted(client.smembers(key))
         else:
             found[name] = [fields for _, fields in client.xrange(key)]
     found.get("control", {}).pop(b"watch", None)
@@ -273,6 +271,14 @@ def _send(stage: Stage, directory: str) -> None:
     stage.store.large.send("blobs", stage.store.epoch, {"digest": b"v" * 5_000_000}, directory)
 
 
+def _chunks(stage: Stage, place: Any) -> None:
+    store = stage.store
+    store.large.send(place, store.epoch, {"digest": b"v" * 5_000_000})
+    # Of another object one chunk came, and then there was no room for the rest.
+    store.large.keep(store.epoch, {"given-up:0": b"v"})
+    store.link.call(store.scripts.chunks(place, store.epoch, "given-up", 2, b""))
+
+
 def _together(stage: Stage) -> Any:
     store = stage.store
     return store.link.call(store.scripts.together((store.keys["queued"],), "HLEN", 0))
@@ -318,6 +324,8 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.keep_code", lambda s: s.store.keep_code(b"c" * 9_000_000), name="chunks"),
     Row("Store.keep_code", lambda s: s.store.keep_code(b"c" * 5_000_000, s.directory), name="file"),
     Row("LargeObjects.send", lambda s: _send(s, s.directory), name="file"),
+    Row("LargeObjects.send", lambda s: _chunks(s, "blobs"), name="chunks"),
+    Row("LargeObjects.send", lambda s: _chunks(s, "specs"), name="chunks of code"),
     Row("Store.name_spec", lambda s: s.store.name_spec("two", ["sup"])),
     Row(
         "Store.add_logs",
@@ -360,14 +368,6 @@ WORKERS: tuple[Row, ...] = (
     Row("Member.idle_stop", lambda s: s.ann.idle_stop, lambda s: setattr(s.ann, "_told", -1e9)),
     Row("Member.begin", lambda s: s.ann.begin(batch("n1", "n2"))),
     Row("Member.begin", lambda s: s.ann.begin(batch("n1", spilled={"digest": b"large"})), name="large"),
-    Row("Member.begin_one", lambda s: s.ann.begin_one("n1", batch("n1").heads[0])),
-    Row("Member.finish_one", lambda s: s.ann.finish_one("r1", s.ground.payload(y=1))),
-    Row(
-        "Member.finish_one",
-        lambda s: s.ann.finish_one("m1", s.ground.payload(y=1)),
-        _plain_worker,
-        name="plain",
-    ),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("r1", y=1), s.ground.finishing("t2", y=2))),
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("r1")), name="fail"),
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("t1")), name="fail with retries left"),
@@ -401,11 +401,6 @@ READS: tuple[Row, ...] = (
     Row(
         "Store.view",
         lambda s: [len(s.store.view(list(TaskState)).queued), s.store.view([TaskState.FAILED]).conditions],
-    ),
-    Row("Store.whole_view", lambda s: len(s.store.whole_view([TaskState.FINISHED]).finished)),
-    Row(
-        "Store.finished_parts",
-        lambda s: len(list(s.store.finished_parts(s.store.view([TaskState.FINISHED])))),
     ),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
     Row("Store.look_up", lambda s: s.store.look_up("x1").conditions),
