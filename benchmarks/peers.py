@@ -120,7 +120,8 @@ def run(peer: Peer, variant: str, python: str, *, small: bool, limit: float) -> 
         command = [python, script, f"with_{peer.name}", variant, "--url", server.url]
         # Workers find the tasks by the names of their modules, and a library its own programs.
         programs = f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        env = {**os.environ, "PYTHONPATH": str(HERE / "peers"), "PATH": programs, MARK: server.path}
+        env = {**os.environ, "PYTHONPATH": str(HERE / "peers"), "PATH": programs}
+        env |= {MARK: server.path, "PEERS_SERVER": str(server.pid)}
         try:
             done = subprocess.run(
                 [*command, *(("--small",) if small else ())],
@@ -183,6 +184,8 @@ def notes(found: list[dict[str, Any]]) -> list[str]:
             rate = middle(one, task) / max(middle(ours, task) for ours in mine)
             wait = one[f"{task}_latency"]["p50_ms"] / min(ours[f"{task}_latency"]["p50_ms"] for ours in mine)
             ahead += [f"{words} tasks/s ({rate:.2f} x ours)"] if rate > 1 else []
+            cpu = cpu_us(one) / min(cpu_us(ours) for ours in mine)
+            ahead += [f"CPU per no-op ({cpu:.2f} x ours)"] if cpu < 1 and task == "noop" else []
             ahead += [f"{words} latency ({wait:.2f} x ours)"] if wait < 1 else []
         if ahead and one["peer"] != OURS:
             reason = why[one["peer"]] or "no reason is known: a fault of ours"
@@ -213,10 +216,10 @@ def as_markdown(whole: dict[str, Any]) -> str:
 def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
     """Queues, the fastest first."""
     yield (
-        "| library | variant | no-op tasks/s | 1 ms tasks/s | no-op p50 / p95 ms | 1 ms p50 / p95 ms "
-        "| first result s | others' cores |"
+        "| library | variant | no-op tasks/s | 1 ms tasks/s | CPU us of a no-op, all processes "
+        "| no-op p50 / p95 ms | 1 ms p50 / p95 ms | first result s | others' cores |"
     )
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     queues = [one for one in found if "noop" in one]
     for one in sorted(queues, key=lambda one: middle(one, "noop"), reverse=True):
         singles = (one["noop_latency"], one["spin_latency"])
@@ -224,7 +227,7 @@ def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
         again = " (again)" if one["again"] else ""
         yield (
             f"| {name_of(one)} | {one['variant']}{again} | {middle(one, 'noop'):,.0f} "
-            f"| {middle(one, 'spin'):,.0f} | {times} | {one['first_result_seconds']:g} "
+            f"| {middle(one, 'spin'):,.0f} | {cpu_us(one):,.0f} | {times} | {one['first_result_seconds']:g} "
             f"| {one['quiet']['cores_used_by_others']} |"
         )
 
@@ -238,6 +241,11 @@ def store_lines(found: list[dict[str, Any]]) -> Iterator[str]:
         together = f"{pair['per_second']:,.0f}" if pair else ""
         reading = f"{load['ms']:g}" if load else ""
         yield f"| {name_of(one)} | {one['variant']} | {trial_us(one):,.1f} | {together} | {reading} |"
+
+
+def cpu_us(one: dict[str, Any]) -> float:
+    """CPU of all processes for one no-op: the median of its batches."""
+    return statistics.median(one["noop"]["cpu_us"])
 
 
 def name_of(one: dict[str, Any]) -> str:
@@ -256,7 +264,8 @@ def as_line(one: dict[str, Any]) -> str:
     if "trial_us" in one:
         return f"{head} {trial_us(one):>9,.1f} us per trial {one.get('two_processes')} {one.get('load')}"
     return (
-        f"{head} no-op {middle(one, 'noop'):>9,.0f}/s, 1 ms {middle(one, 'spin'):>7,.0f}/s, latency "
+        f"{head} no-op {middle(one, 'noop'):>9,.0f}/s, 1 ms {middle(one, 'spin'):>7,.0f}/s, "
+        f"CPU {cpu_us(one):,.0f} us, latency "
         f"{one['noop_latency']['p50_ms']:g}/{one['noop_latency']['p95_ms']:g} ms, "
         f"{one['spin_latency']['p50_ms']:g}/{one['spin_latency']['p95_ms']:g} ms, first result "
         f"{one['first_result_seconds']:g} s; others used {one['quiet']['cores_used_by_others']} cores"

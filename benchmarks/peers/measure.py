@@ -1,6 +1,6 @@
 """Measures one library in one variant, in its own virtual environment: needs the standard library alone.
 
-    python measure.py with_rq fork --url redis://... [--small]
+    python measure.py with_rq "fork per job" --url redis://... [--small]
 
 A module ``with_*`` has ``VARIANTS``: name -> class with ``settings`` (in words), ``start(url, workers)``,
 ``many(task, n)`` (submits n tasks and returns all results), ``one(task, x)`` and ``stop()``. A module whose
@@ -20,8 +20,25 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def cpu_seconds():
+    """CPU of all processes of this measurement, and of the server, so far."""
+    mark = f"PEERS_RUN={os.environ.get('PEERS_RUN', '')}".encode()
+    total = 0
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as told:
+                if entry != os.environ.get("PEERS_SERVER") and mark not in told.read().split(b"\0"):
+                    continue
+            with open(f"/proc/{entry}/stat") as told:
+                total += sum(map(int, told.read().rpartition(")")[2].split()[11:15]))
+        except OSError:
+            continue
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def rate(many, seconds, most):
-    """Tasks per second of one batch, sized by a first one to take about so many seconds."""
+    """Tasks per second of batches that take about so many seconds; and their CPU, which depends less on who
+    else uses the machine."""
     n = 40
     while True:
         start = time.perf_counter()
@@ -31,13 +48,14 @@ def rate(many, seconds, most):
             break
         n = min(most, int(n * min(8, max(2, seconds / spent))))
     n = max(20, min(most, int(n * seconds / spent)))
-    found = []
+    found, used = [], []
     for _ in range(3):
         gc.collect()
-        start = time.perf_counter()
+        cpu, start = cpu_seconds(), time.perf_counter()
         assert sorted(many(n)) == list(range(n))
         found.append(n / (time.perf_counter() - start))
-    return {"n": n, "per_second": [round(r, 1) for r in found]}
+        used.append((cpu_seconds() - cpu) / n * 1e6)
+    return {"n": n, "per_second": [round(r, 1) for r in found], "cpu_us": [round(us) for us in used]}
 
 
 def latency(one, most, seconds):

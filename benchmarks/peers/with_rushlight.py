@@ -29,26 +29,24 @@ def perform(task, x):
 
 
 class Queue:
-    settings = "start_workers(worker_loop(f), 2), push_tasks in one call, fetch_new_tasks until all are there"
+    settings = "start_workers(worker_loop(f), 2), push_tasks in one call, results from stream()"
 
     def start(self, workers):
         self.rush = Rush(None, URL)
         self.rush.start_workers(self.loop(), workers, packages=())
         self.rush.wait_for_workers(workers)
+        self.stream = self.rush.stream()
 
     def loop(self):
         return worker_loop(perform)
 
     def many(self, task, n):
         self.rush.push_tasks([{"task": task, "x": i} for i in range(n)])
-        found = []
-        while len(found) < n:
-            found += self.rush.fetch_new_tasks(timeout=60)["y"].to_list()
-        return found
+        return [next(self.stream).ys["y"] for _ in range(n)]
 
     def one(self, task, x):
         self.rush.push_tasks([{"task": task, "x": x}])
-        return self.rush.fetch_new_tasks(timeout=60, as_="tasks")[0].ys["y"]
+        return next(self.stream).ys["y"]
 
     def stop(self):
         self.rush.reset()
