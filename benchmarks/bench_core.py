@@ -16,7 +16,7 @@ from pathlib import Path
 import kit
 from kit import XS, YS, Options, Row
 
-from rushlight import Rush, RushWorker
+from rushlight import Rush, RushWorker, plan
 
 
 def verbs(server: kit.Server, worker: RushWorker, rush: Rush, *, small: bool) -> Iterator[Row]:
@@ -52,6 +52,23 @@ def verbs(server: kit.Server, worker: RushWorker, rush: Rush, *, small: bool) ->
     rush.push_tasks([XS] * (n * (rounds + 2)))
     held = [worker.pop_task(timeout=0)]
     yield against(finish_and_pop).row("finish_and_pop", "two pings")
+
+
+def adaptive_verbs(server: kit.Server, worker: RushWorker, *, small: bool) -> Iterator[Row]:
+    """A client that waits adaptively, beside pings that sleep: it shows on idle cores only."""
+    n, rounds = (10, 4) if small else (300, 21)
+
+    def create_finish() -> None:
+        worker.finish_task(worker.push_running_task(XS), YS)
+
+    def step() -> None:
+        held[0] = worker.step(finish=(held[0], YS), push=XS)
+
+    found = kit.against(create_finish, server.ping.two, n, rounds, server)
+    yield found.row("create_finish_adaptive", "two blocking pings")
+    held = [worker.push_running_task(XS)]
+    found = kit.against(step, server.ping.two, n, rounds, server)
+    yield found.row("step_adaptive", "two blocking pings")
 
 
 def bulk(rush: Rush, n: int, pushed: int) -> Iterator[Row]:
@@ -120,8 +137,10 @@ def rows(options: Options) -> Iterator[Row]:
     with kit.own_server(options), Rush("bench-bulk") as rush:
         yield from bulk(rush, *((1_000, 100) if options.small else (100_000, 10_000)))
     with kit.own_server(options) as server, Rush("bench-core") as rush:
-        with RushWorker(rush.network) as worker:
+        with plan(adaptive_waiting=False), RushWorker(rush.network) as worker:
             yield from verbs(server, worker, rush, small=options.small)
+        with RushWorker(rush.network) as worker:
+            yield from adaptive_verbs(server, worker, small=options.small)
         yield from start_up(rush, 1 if options.small else 7)
         rush.reset()
 

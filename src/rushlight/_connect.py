@@ -57,7 +57,8 @@ class StoreConfig:
     is sent again on a new connection, and gives up after ``patience``: long enough for a server's
     restart. ``credential_provider``: asked for user and password at every connection, an object with
     redis-py's ``get_credentials`` or the ``module:name`` of one (or of what makes one), by which other
-    processes can find it too. Picklable; ``repr`` shows neither password nor secret. What is
+    processes can find it too. ``adaptive``: waiting for an answer looks a few times before it sleeps.
+    Picklable; ``repr`` shows neither password nor secret. What is
     stored on a server holds neither: whoever reads it there has settings of his own to take them from.
     """
 
@@ -69,6 +70,7 @@ class StoreConfig:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     large_object_dir: str | None = None
     credential_provider: Any = field(default=None, repr=False)
+    adaptive: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         told = {name: getattr(self, name) for name in self.__slots__}
@@ -104,6 +106,7 @@ class StoreConfig:
         if provider is not None:
             _check_provider(provider, url)
         settings["credential_provider"] = provider
+        settings["adaptive"] = _waits_adaptively(settings.get("adaptive"))
         return replace(cls(url=url, secret=raw), **settings)
 
     @property
@@ -203,6 +206,15 @@ def _completed(told: Mapping[str, Any]) -> StoreConfig:
         return config
     provider = config.credential_provider or own.credential_provider
     return replace(config, url=own.url, secret=own.secret, credential_provider=provider)
+
+
+def _waits_adaptively(asked: bool | None) -> bool:
+    if asked is not None:
+        return asked
+    said = os.environ.get("RUSHLIGHT_WAIT") or "adaptive"
+    if said not in ("adaptive", "block"):
+        raise ConfigError(f"RUSHLIGHT_WAIT={said!r} is neither 'adaptive' nor 'block'")
+    return said == "adaptive"
 
 
 def secret_text(secret: bytes) -> str:

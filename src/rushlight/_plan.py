@@ -29,6 +29,7 @@ class Plan:
     start_timeout: float | None = None
     large_object_dir: str | None = None
     secret: str | bytes | None = field(default=None, repr=False)
+    adaptive_waiting: bool | None = None
 
 
 _EMPTY = Plan()
@@ -53,8 +54,10 @@ class _Planner:
         start_timeout: float | None = None,
         large_object_dir: str | None = None,
         secret: str | bytes | None = None,
+        adaptive_waiting: bool | None = None,
     ) -> _Scope:
-        """Stores defaults; raises StoreUnavailable at once if the server cannot be reached."""
+        """Stores defaults; raises StoreUnavailable at once if the server cannot be reached.
+        ``adaptive_waiting=False``: a call sleeps until its answer is there."""
         if n_workers is not None:
             _inputs.count(n_workers, "n_workers", least=1)
         _inputs.seconds(start_timeout, "start_timeout", none=True)
@@ -63,7 +66,9 @@ class _Planner:
             get_launcher(launcher)
         if large_object_dir is not None:
             large_object_dir = _inputs.directory(large_object_dir, "large_object_dir")
-        new = Plan(n_workers, url, launcher, log_level, start_timeout, large_object_dir, secret)
+        new = Plan(
+            n_workers, url, launcher, log_level, start_timeout, large_object_dir, secret, adaptive_waiting
+        )
         link = Link(StoreConfig.find(url, secret))
         link.connect()
         link.close()
@@ -125,4 +130,5 @@ def find_config(url: str | None, secret: str | bytes | None = None, **limits: An
     """Settings by order: argument, plan, environment, embedded server."""
     current = plan.current()
     limits.setdefault("large_object_dir", current.large_object_dir)
+    limits.setdefault("adaptive", current.adaptive_waiting)
     return StoreConfig.find(url or current.url, secret if secret is not None else current.secret, **limits)

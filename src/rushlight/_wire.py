@@ -23,7 +23,7 @@ from redis.connection import AbstractConnection
 from . import _scripts
 from ._cancel import Interrupted, check
 from ._connect import StoreConfig, check_server, refusal, unavailable
-from ._sockets import set_timeout
+from ._sockets import CHUNK, adaptive, set_timeout
 from .errors import StoreUnavailable
 
 #: Answers that say "not now": the server restarts, fails over or is busy with a script.
@@ -38,7 +38,6 @@ _PASSING = (
     "ASK",
     "UNBLOCKED",
 )
-_CHUNK = 1 << 16
 #: Posts that may be without an answer before some are waited for.
 _MOST_OWED = 128
 #: How often a call follows nodes of a cluster to another before it waits between tries.
@@ -96,6 +95,7 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._socket: Any = None
         self._reader: Any = None
+        self._receive: Any = None
         #: Counts round trips, for those who prove that an operation costs as few as it should.
         self.trips = 0
         #: Posts without an answer yet, oldest first, and answers nobody has taken yet.
@@ -283,7 +283,7 @@ class Link:
             if self._socket is None:
                 raise unavailable(self.config, ConnectionError("the connection is closed"))
             try:
-                data = self._socket.recv(_CHUNK)
+                data = self._socket.recv(CHUNK)
                 if not data:
                     raise ConnectionError("the server closed the connection")
             except OSError as error:
@@ -334,6 +334,7 @@ class Link:
             raise
         self._connection, self._socket = connection, plain
         self._reader = hiredis.Reader(notEnoughData=False)
+        self._receive = adaptive(plain) if self.config.adaptive else lambda: plain.recv(CHUNK)
         if self._owed:
             self._load_scripts()
             self._socket.sendall(b"".join(commands for commands, _ in self._owed))
@@ -347,7 +348,7 @@ class Link:
         self._socket.sendall(commands)
         if self._owed:
             self._read_owed(0)
-        replies = self._read(n)
+        replies = self._read(n, asleep=wait is not None)
         if wait is not None:
             set_timeout(self._socket, self.config.timeout)
         for reply in replies:
@@ -355,14 +356,14 @@ class Link:
                 raise redis.ConnectionError(str(reply))
         return replies
 
-    def _read(self, n: int) -> list[Any]:
-        sock, reader = self._socket, self._reader
+    def _read(self, n: int, *, asleep: bool = False) -> list[Any]:
+        reader = self._reader
         replies: list[Any] = []
         try:
             while True:
                 reply = reader.gets()
                 if reply is False:
-                    data = sock.recv(_CHUNK)
+                    data = self._socket.recv(CHUNK) if asleep else self._receive()
                     if not data:
                         raise redis.ConnectionError("the server closed the connection")
                     reader.feed(data)
