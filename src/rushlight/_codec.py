@@ -35,6 +35,8 @@ _Record = tuple[
 ]  # fmt: skip
 #: How much of bytes that cannot be read an error keeps.
 _SHOWN: Final = 64
+#: Beyond so many rows the garbage collector would only walk what cannot be garbage.
+_FEW: Final = 100
 _ROWS: Final = frozenset({dict, type(None)})
 
 
@@ -177,8 +179,11 @@ class Codec:
         """Finished records (``_records.Row``), decoded, every part of the type it must have. Raises
         DecodeError with the ``index`` of the one that could not be read."""
         try:
+            joined = b"".join((_header(len(parts), 0x90, 0xDC), *parts))
+            if len(parts) <= _FEW:
+                return self._decode_records(joined)
             with _collector_paused():
-                return self._decode_records(b"".join((_header(len(parts), 0x90, 0xDC), *parts)))
+                return self._decode_records(joined)
         except Exception as error:
             raise self._blamed_record(parts, error) from error
 

@@ -49,6 +49,23 @@ _FLOOR = ("BLMOVE", "GETEX", "XAUTOCLAIM")
 _PASSWORDS = ("password", "sentinel_password", "ssl_password")
 
 
+#: Answers that say "not now": the server restarts, fails over, is busy with a script, cannot write to its
+#: disk or has lost its replicas.
+_PASSING = (
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "MOVED",
+    "ASK",
+    "UNBLOCKED",
+    "MISCONF",
+    "NOREPLICAS",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
     """How to reach the server. ``url=None`` is the embedded server. Seconds throughout.
@@ -340,6 +357,15 @@ def unavailable(config: StoreConfig, error: BaseException, doing: str = "reach")
     return StoreUnavailable(
         f"cannot {doing} the server at {config.address}: {detail}", address=config.address
     )
+
+
+def passes(fault: Exception) -> bool:
+    """Whether the server's error says "not now", so that the call is to be sent again."""
+    text = str(fault)
+    if text.startswith("ERR Error running script"):
+        # Redis 6.2 puts its own words around what a command of the script was told.
+        text = text.rpartition(": -")[2]
+    return text.startswith(_PASSING)
 
 
 def refusal(fault: Exception, config: StoreConfig) -> StoreError:

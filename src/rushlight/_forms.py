@@ -11,9 +11,10 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ._blocks import KEY, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
+from ._blocks import KEY, SIDES, STATE, TIMES, WORKER, Block, Column, Schema, gc_paused, nulls
 from ._codec import Spilled
 from ._columns import FLOAT, NULL, STR, WIDE_INT, Kind, copy_cell, copy_cells, to_series
 from ._records import AS_FORMS, Row, Task, TaskState, WorkerInfo, WorkerUsage, make_task
@@ -111,7 +112,7 @@ def to_dicts(sheet: Sheet, fields: Sequence[str] | None) -> list[dict[str, Any]]
     for block, offset in sheet.parts:
         missing = [None] * (block.n - offset)
         columns = [missing if c is None else part_values(block, offset, c) for _, c in selected]
-        rows.extend(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        rows += [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return rows
 
 
@@ -217,29 +218,57 @@ def _json_ready(value: Any) -> Any:
 
 def block_tasks(block: Block, offset: int) -> list[Task]:
     """The finished tasks of a block."""
+    n = block.n - offset
     columns = {c: part_values(block, offset, c) for c in block.kinds}
-    readers = [
-        [
-            None if names is None else [(name, columns[group, name]) for name in names]
-            for group, names in enumerate(shape)
-        ]
-        for shape in block.shapes
+    at = None if block.shape_at is None else block.shape_at[offset:]
+    sides = [
+        _side([shape[group] for shape in block.shapes], at, group, columns, n) for group in range(len(SIDES))
     ]
-    times = [columns[column] for column in TIMES]
-    tasks = []
-    for i in range(block.n - offset):
-        at = i + offset
-        reader = readers[0 if block.shape_at is None else block.shape_at[at]]
-        xs, ys, xs_extra, ys_extra = (
-            None if g is None else {name: cells[i] for name, cells in g} for g in reader
+    options = [options_of(opts) for opts in block.opts[offset:]] if block.opts else None
+    seeds, timeouts, reseeded = (
+        repeat(default) if options is None else [found.get(name, default) for found in options]
+        for name, default in (("seed", None), ("timeout", None), ("reseeded", 0))
+    )
+    return list(
+        map(
+            make_task,
+            columns[KEY],
+            repeat(TaskState.FINISHED),
+            [xs or {} for xs in sides[0]],
+            *sides[1:],
+            repeat(None),
+            columns[WORKER],
+            *(columns[column] for column in TIMES),
+            block.attempts[offset:],
+            seeds,
+            block.seqs[offset:],
+            timeouts,
+            reseeded,
         )
-        options = options_of(block.opts[at] if block.opts else None)
-        sides = (xs or {}, ys, xs_extra, ys_extra)
-        created, started, finished = (cells[i] for cells in times)
-        key, worker, attempt = columns[KEY][i], columns[WORKER][i], block.attempts[at]
-        parts = (*sides, None, worker, created, started, finished, attempt)
-        tasks.append(make_task(key, TaskState.FINISHED, *parts, seq=block.seqs[at], **options))
-    return tasks
+    )
+
+
+def _side(
+    shapes: Sequence[tuple[str, ...] | None],
+    shape_at: Sequence[int] | None,
+    group: int,
+    columns: Mapping[Column, list[Any]],
+    n: int,
+) -> list[dict[str, Any] | None]:
+    """One of a task's dicts, for each row."""
+    if shape_at is None or len(set(shapes)) == 1:
+        names = shapes[0]
+        if not names:
+            return [None] * n if names is None else [{} for _ in range(n)]
+        cells = zip(*(columns[group, name] for name in names), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in cells]
+    readers = [
+        None if names is None else [(name, columns[group, name]) for name in names] for names in shapes
+    ]
+    return [
+        None if (reader := readers[at]) is None else {name: cells[i] for name, cells in reader}
+        for i, at in enumerate(shape_at)
+    ]
 
 
 def options_of(opts: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from ._codec import Codec, Spilled
 from ._disk_cache import digest_of
 from ._records import Counts, TaskState
 from ._store import Store
-from ._store_reads import Rows, Standing, View
+from ._store_finished import Rows, View
+from ._store_reads import Standing
 from .errors import CodecError, DataMissing, DecodeError, RushlightError
 
 _VERSION: Final = 1
@@ -269,6 +270,9 @@ class FrozenStore:
         finished = self._rows[TaskState.FINISHED][cursor:] if TaskState.FINISHED in states else []
         return self._view(found, finished, self._said() if TaskState.FAILED in states else [])
 
+    def finished_view(self, cursor: int) -> View:
+        return self.view([TaskState.FINISHED], cursor)
+
     def _view(
         self,
         found: Mapping[TaskState, Rows],
@@ -281,6 +285,7 @@ class FrozenStore:
             queued=found.get(TaskState.QUEUED, []),
             running=found.get(TaskState.RUNNING, []),
             finished=finished,
+            n_finished=len(finished),
             failed=found.get(TaskState.FAILED, []),
             conditions=said,
             lapse=None if lapse is None else self._condition(lapse),

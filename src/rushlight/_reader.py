@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
@@ -20,13 +20,16 @@ from ._blocks import gc_paused
 from ._changes import Changes
 from ._records import Counts, Task, TaskState, WaitResult
 from ._store import Store
-from ._store_reads import Restarted, Standing, View
+from ._store_finished import Restarted, View
+from ._store_reads import Standing
 from ._store_tasks import unknown_keys
 from ._tables import FinishedTable, StatedRow, build_table, check_request
 from .errors import DataMissing
 
 #: Seconds a wait blocks at most before it looks at leases again.
 _BLOCK = 5.0
+#: So many new tasks need no care for memory and garbage.
+_FEW = 100
 
 
 class TaskReader:
@@ -100,7 +103,7 @@ class TaskReader:
         """The finished tasks in completion order, the same for every reader."""
         check_request(as_, fields)
         with self._reading:
-            self._look([TaskState.FINISHED], as_)
+            self._look(_FINISHED, as_)
             return self._finished.table(as_, fields)
 
     def fetch_new_tasks(
@@ -113,7 +116,7 @@ class TaskReader:
         deadline = None if limit is None else time.monotonic() + limit
         while True:
             with self._reading:
-                self._look([TaskState.FINISHED], as_)
+                self._look(_FINISHED, as_)
                 start = self._seen
                 left = _left(deadline)
                 if len(self._finished) > start or left <= 0:
@@ -141,19 +144,19 @@ class TaskReader:
             conditions=state is TaskState.FAILED,
         )
 
-    def _look(self, states: Iterable[TaskState], as_: str = "tasks") -> View:
+    def _look(self, states: Collection[TaskState], as_: str = "tasks") -> View:
         """Reads a view and takes its finished tasks in, for a table of this form; after a reset by anybody,
         from the beginning."""
         while True:
-            view = self._store.view(list(states), cursor=len(self._finished))
+            at = len(self._finished)
+            view = self._store.finished_view(at) if states is _FINISHED else self._store.view(states, at)
             if view.epoch != self._read_epoch:
-                stale = len(self._finished)
                 self._read_epoch = view.epoch
                 self._finished.clear()
                 self._seen = 0
                 self._streamed = (0, 0)
                 self._stream_ready.clear()
-                if stale:
+                if at:
                     continue
             if not view.finished:
                 return view
@@ -163,6 +166,9 @@ class TaskReader:
 
     def _take_in(self, view: View, as_: str) -> None:
         pack = as_ not in ("dicts", "tasks")
+        if view.cursor + len(view.finished) == view.n_finished and len(view.finished) <= _FEW:
+            self._finished.extend(self._store.rows(view.finished), pack=pack)
+            return
         with closing(self._store.finished_parts(view)) as parts:
             for records in parts:
                 with gc_paused(len(records)):
@@ -191,7 +197,7 @@ class TaskReader:
         time; without a state every key, in the order of creation."""
         if state is None:
             with self._reading:
-                view = self._look(TaskState)
+                view = self._look(list(TaskState))
                 others = [*view.queued, *view.running, *view.failed]
                 pairs = [(row[7], row[3]) for row in others]
                 pairs += zip(self._finished.seqs(), self._finished.keys(), strict=True)
@@ -199,7 +205,7 @@ class TaskReader:
         wanted = _inputs.one_state(state)
         if wanted is TaskState.FINISHED:
             with self._reading:
-                self._look([wanted])
+                self._look(_FINISHED)
                 return self._finished.keys()
         return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
 
@@ -283,7 +289,7 @@ class TaskReader:
                     found[key] = TaskState.FAILED
         if now.finished > before.finished:
             with self._reading:
-                self._look([TaskState.FINISHED])
+                self._look(_FINISHED)
                 for key in self._finished.keys(before.finished):
                     if key in states:
                         found[key] = TaskState.FINISHED
@@ -326,7 +332,7 @@ class TaskReader:
 
     def _read_stream(self) -> None:
         with self._reading:
-            self._look([TaskState.FINISHED])
+            self._look(_FINISHED)
             start, failures = self._streamed
             epoch, failed_keys = self._store.failures(failures)
             if epoch != self._read_epoch:
@@ -357,6 +363,7 @@ class TaskReader:
         return not self._store.worker_states()
 
 
+_FINISHED = (TaskState.FINISHED,)
 _FINAL = (TaskState.FINISHED, TaskState.FAILED)
 
 

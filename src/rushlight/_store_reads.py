@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import hiredis
 import msgspec
 
-from ._connect import refusal
 from ._records import Counts, TaskState
-from ._store_base import EPOCHS, StoreBase
-from ._wire import Link, command
+from ._store_base import EPOCHS
+from ._store_finished import FinishedReads, Restarted, Rows, View
+from ._wire import command
 
 #: What a finished record has behind the others: when, results, their extras.
 _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
 _LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
-
-#: Decoded records, in the order of ``_records.Row``.
-Rows = list[Sequence[Any]]
-
-#: So many finished tasks come with a view; where there are more, the others are read behind it, in parts.
-FIRST = 2048
-#: Bytes of such a part, about: the server is soon free for others, and little is held at a time.
-_PART = 2 << 20
-#: Bytes of records that are decoded at a time, about, and how many at most: what is made of them fits into a
-#: processor's cache.
-_SLICE = 256 << 10
-_SLICE_ROWS = 2048
-
-
-class Restarted(Exception):
-    """The network was reset, or fell back behind what it had, while a view of it was still being read."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Tasks at one instant. Rows are decoded but for the finished ones: of those it has the first records
-    from ``cursor`` on, and their number (``finished_parts``). ``conditions`` go with ``failed``; of a single
-    task that was tried again, ``lapse`` is the condition of the attempt before."""
-
-    epoch: str
-    queued: Rows = field(default_factory=list)
-    running: Rows = field(default_factory=list)
-    finished: list[bytes] = field(default_factory=list)
-    cursor: int = 0
-    n_finished: int = 0
-    failed: Rows = field(default_factory=list)
-    conditions: list[dict[str, Any]] = field(default_factory=list)
-    lapse: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +59,7 @@ class Ended:
     conditions: list[dict[str, Any]]
 
 
-class ReadVerbs(StoreBase):
+class ReadVerbs(FinishedReads):
     """Reading tasks. Nothing here changes anything."""
 
     def view(self, states: Collection[TaskState], cursor: int = 0) -> View:
@@ -102,9 +68,7 @@ class ReadVerbs(StoreBase):
         commands: list[tuple[Any, ...]] = [("HGET", self.keys["control"], "epoch")]
         for state in wanted:
             commands.append(
-                ("LRANGE", self.keys["finished"], cursor, cursor + FIRST - 1)
-                if state is TaskState.FINISHED
-                else ("HVALS", self.keys[state.value])
+                self._first(cursor) if state is TaskState.FINISHED else ("HVALS", self.keys[state.value])
             )
         if TaskState.FINISHED in states:
             commands.append(("LLEN", self.keys["finished"]))
@@ -128,28 +92,6 @@ class ReadVerbs(StoreBase):
             conditions=conditions,
         )
 
-    def finished_parts(self, view: View) -> Generator[list[bytes]]:
-        """The finished tasks of a view, as records, some at a time.
-
-        Those it did not bring are read on a connection of their own, where nobody waits behind them, and
-        always one part ahead of what is given out. The list only grows, so they are the view's own: unless a
-        reset came between, then Restarted is raised.
-        """
-        yield from _slices(view.finished)
-        at, end = view.cursor + len(view.finished), view.n_finished
-        if at >= end:
-            return
-        rows = _rows_of(_PART, view.finished)
-        with self.waiting_link() as link:
-            self._ask_part(link, at, min(at + rows, end))
-            while at < end:
-                part = self._await_part(link, view.epoch, min(rows, end - at))
-                at += len(part)
-                rows = _rows_of(_PART, part)
-                if at < end:
-                    self._ask_part(link, at, min(at + rows, end))
-                yield from _slices(part)
-
     def whole_view(self, states: Collection[TaskState]) -> View:
         """A view that has all records of its finished tasks."""
         while True:
@@ -157,26 +99,6 @@ class ReadVerbs(StoreBase):
             with suppress(Restarted):
                 records = [record for part in self.finished_parts(view) for record in part]
                 return replace(view, finished=records)
-
-    def _ask_part(self, link: Link, start: int, stop: int) -> None:
-        # The epoch comes second: the same still, it was the same when the records were read.
-        records = command("LRANGE", self.keys["finished"], start, stop - 1)
-        link.post(records + command("HGET", self.keys["control"], "epoch"), 2)
-
-    def _await_part(self, link: Link, epoch: str, n: int) -> list[bytes]:
-        ((records, still),) = link.await_posts()
-        link.trips += 1
-        for reply in (records, still):
-            if isinstance(reply, hiredis.ReplyError):
-                raise refusal(reply, self.config)
-        if len(records) != n or self.heard(still) != epoch:
-            raise Restarted
-        part: list[bytes] = records
-        return part
-
-    def rows(self, records: list[bytes]) -> Rows:
-        """Finished records, decoded."""
-        return [*self.codec.decode_records(records)] if records else []
 
     def running_rows(self, values: list[bytes]) -> Rows:
         """Running records, decoded, in the order given."""
@@ -335,20 +257,6 @@ def _condition_of(lapse: bytes) -> bytes:
     """The condition, encoded, of what is kept of an attempt: it stands behind worker and attempt."""
     parts = msgspec.msgpack.decode(b"\x93" + lapse, type=tuple[str | None, int, msgspec.Raw])
     return bytes(parts[2])
-
-
-def _rows_of(size: int, records: Sequence[bytes]) -> int:
-    """How many records like these have so many bytes together."""
-    return max(1, size * len(records) // max(1, sum(map(len, records))))
-
-
-def _slices(records: list[bytes]) -> Iterator[list[bytes]]:
-    rows = min(_rows_of(_SLICE, records), _SLICE_ROWS)
-    if len(records) <= rows:
-        yield records
-        return
-    for at in range(0, len(records), rows):
-        yield records[at : at + rows]
 
 
 def _by_start(row: Sequence[Any]) -> tuple[int, int]:

@@ -85,6 +85,8 @@ class FinishedTable:
         #: What the last block grows from; None where it is done.
         self._tail: Tail | None = None
         self._few: FewRows | None = None
+        #: Whether all blocks are shown under the schema, and nothing in them is to be read or copied.
+        self._settled = False
         self._schema: Schema = schema_of(finished_kinds())
         #: The first blocks as one frame; how many they are, and under which schema.
         self._base: pl.DataFrame | None = None
@@ -140,6 +142,8 @@ class FinishedTable:
         check_request(as_, fields)
         with self._lock:
             self._seal(packed=as_ not in ("dicts", "tasks"))
+            if self._settled and as_ == "polars" and fields is None:
+                return self._frame(start)
             parts = self._parts(start)
             self._load(parts, None if as_ == "tasks" else fields, self._wide(self._schema))
             if as_ == "tasks":
@@ -149,9 +153,7 @@ class FinishedTable:
 
             def frame() -> pl.DataFrame:
                 self._adopt()
-                if not start:
-                    return self._stack().clone()
-                return _stacked([show(block, schema).slice(at) for block, at in self._parts(start)], schema)
+                return self._frame(start)
 
             return render(Sheet(schema, parts, max(self._n - start, 0), frame), as_, fields)
 
@@ -210,7 +212,7 @@ class FinishedTable:
         if not self._made and (not self._new or (packed and self._grow(self._new))):
             return
         made = self._made_new(pack=packed)
-        self._tail = None
+        self._tail, self._settled = None, False
         # What came in large additions has nobody else that needs it: should this fail, it is read again.
         self._made, self._new = [], []
         try:
@@ -270,6 +272,16 @@ class FinishedTable:
                 self._based = None
         if self._few is None or self._few.schema is not schema:
             self._few = FewRows.of(schema)
+        self._settled = not schema.mutable and not any(block.spilled for block in self._blocks)
+
+    def _frame(self, start: int) -> pl.DataFrame:
+        """The rows from ``start`` on, for somebody who may change the frame."""
+        if not start:
+            return self._stack().clone()
+        parts = self._parts(start)
+        return _stacked(
+            [block.frame.slice(at) for block, at in parts if block.frame is not None], self._schema
+        )
 
     def _stack(self) -> pl.DataFrame:
         """All rows as one frame, which is the cache's own: nothing is copied but what is new."""

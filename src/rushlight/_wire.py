@@ -22,22 +22,10 @@ from redis.connection import AbstractConnection
 
 from . import _scripts
 from ._cancel import Interrupted, check
-from ._connect import StoreConfig, check_server, refusal, unavailable
+from ._connect import StoreConfig, check_server, passes, refusal, unavailable
 from ._sockets import CHUNK, adaptive, set_timeout
 from .errors import StoreUnavailable
 
-#: Answers that say "not now": the server restarts, fails over or is busy with a script.
-_PASSING = (
-    "LOADING",
-    "BUSY",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "READONLY",
-    "MOVED",
-    "ASK",
-    "UNBLOCKED",
-)
 #: Posts that may be without an answer before some are waited for.
 _MOST_OWED = 128
 #: How often a call follows nodes of a cluster to another before it waits between tries.
@@ -258,7 +246,7 @@ class Link:
             replies = self._read(self._owed[0][1])
             for reply in replies:
                 # These only a new connection mends: it loads the scripts and sends all again.
-                if type(reply) is hiredis.ReplyError and str(reply).startswith(("NOSCRIPT", *_PASSING)):
+                if type(reply) is hiredis.ReplyError and (passes(reply) or str(reply).startswith("NOSCRIPT")):
                     raise redis.ConnectionError(str(reply))
             self._owed.popleft()
             self._answers.append(replies)
@@ -292,7 +280,7 @@ class Link:
             self._reader.feed(data)
             reply = self._reader.gets()
             if isinstance(reply, hiredis.ReplyError):
-                if str(reply).startswith(_PASSING):
+                if passes(reply):
                     self.whereabouts.learn(str(reply))
                     self._drop()
                     raise unavailable(self.config, reply)
@@ -352,7 +340,7 @@ class Link:
         if wait is not None:
             set_timeout(self._socket, self.config.timeout)
         for reply in replies:
-            if type(reply) is hiredis.ReplyError and str(reply).startswith(_PASSING):
+            if type(reply) is hiredis.ReplyError and passes(reply):
                 raise redis.ConnectionError(str(reply))
         return replies
 

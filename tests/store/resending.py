@@ -124,6 +124,8 @@ def picture(stage: Stage) -> dict[str, Any]:
             found[name] = client.zrange(key, 0, -1, withscores=True)
         elif kind == "list":
             found[name] = client.lrange(key, 0, -1)
+        elif kind == "set":
+            found[name] = sorted(client.smembers(key))
         else:
             found[name] = [fields for _, fields in client.xrange(key)]
     found.get("control", {}).pop(b"watch", None)
@@ -368,6 +370,14 @@ WORKERS: tuple[Row, ...] = (
     Row("Member.idle_stop", lambda s: s.ann.idle_stop, lambda s: setattr(s.ann, "_told", -1e9)),
     Row("Member.begin", lambda s: s.ann.begin(batch("n1", "n2"))),
     Row("Member.begin", lambda s: s.ann.begin(batch("n1", spilled={"digest": b"large"})), name="large"),
+    Row("Member.begin_one", lambda s: s.ann.begin_one("n1", batch("n1").heads[0])),
+    Row("Member.finish_one", lambda s: s.ann.finish_one("r1", s.ground.payload(y=1))),
+    Row(
+        "Member.finish_one",
+        lambda s: s.ann.finish_one("m1", s.ground.payload(y=1)),
+        _plain_worker,
+        name="plain",
+    ),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("r1", y=1), s.ground.finishing("t2", y=2))),
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("r1")), name="fail"),
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("t1")), name="fail with retries left"),
@@ -401,6 +411,11 @@ READS: tuple[Row, ...] = (
     Row(
         "Store.view",
         lambda s: [len(s.store.view(list(TaskState)).queued), s.store.view([TaskState.FAILED]).conditions],
+    ),
+    Row("Store.whole_view", lambda s: len(s.store.whole_view([TaskState.FINISHED]).finished)),
+    Row(
+        "Store.finished_parts",
+        lambda s: len(list(s.store.finished_parts(s.store.view([TaskState.FINISHED])))),
     ),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
     Row("Store.look_up", lambda s: s.store.look_up("x1").conditions),

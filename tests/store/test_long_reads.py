@@ -9,7 +9,7 @@ import pytest
 
 from ground import Ground, Stats
 from harness import Background
-from rushlight import Rush, RushWorker, TaskState, _store_reads
+from rushlight import Rush, RushWorker, TaskState, _store_finished
 from rushlight.errors import DecodeError
 
 #: Large enough for many parts of small records.
@@ -19,9 +19,9 @@ MANY = 300
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads go in parts of about ten records, and decode some four at a time."""
-    monkeypatch.setattr(_store_reads, "FIRST", 10)
-    monkeypatch.setattr(_store_reads, "_PART", 1000)
-    monkeypatch.setattr(_store_reads, "_SLICE", 400)
+    monkeypatch.setattr(_store_finished, "FIRST", 10)
+    monkeypatch.setattr(_store_finished, "_PART", 1000)
+    monkeypatch.setattr(_store_finished, "_SLICE", 400)
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def finished(rush: Rush, n: int, start: int = 0) -> list[str]:
 def between_parts(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], at: int = 3) -> list[int]:
     """``act`` happens once, when so many parts have been asked for; the list tells how many were."""
     asked = [0]
-    ask = _store_reads.ReadVerbs._ask_part
+    ask = _store_finished.FinishedReads._ask_part
 
-    def ask_and_act(store: _store_reads.ReadVerbs, *args: object) -> None:
+    def ask_and_act(store: _store_finished.FinishedReads, *args: object) -> None:
         ask(store, *args)
         asked[0] += 1
         if asked[0] == at:
             act()
 
-    monkeypatch.setattr(_store_reads.ReadVerbs, "_ask_part", ask_and_act)
+    monkeypatch.setattr(_store_finished.FinishedReads, "_ask_part", ask_and_act)
     return asked
 
 
@@ -183,9 +183,9 @@ def test_one_new_among_many_is_read_alone(
     """Every way to read results transfers and decodes what is new to it, and nothing that was there."""
     finished(rush, 3000)
     decoded: list[int] = []
-    rows = _store_reads.ReadVerbs.rows
+    rows = _store_finished.FinishedReads.rows
     monkeypatch.setattr(
-        _store_reads.ReadVerbs,
+        _store_finished.FinishedReads,
         "rows",
         lambda store, records: decoded.append(len(records)) or rows(store, records),
     )

@@ -252,6 +252,41 @@ def test_a_server_that_stays_away_is_told_with_its_address(
     assert dict.fromkeys(keys, "queued") == ground.states()
 
 
+@pytest.mark.parametrize("kind", ["valkey", "redis-7.0", "redis-6.2"])
+def test_a_server_that_cannot_write_to_its_disk_is_waited_for(
+    own_server: Callable[..., Server], ground_on: Callable[[Server], Ground], kind: str
+) -> None:
+    """It refuses writes until it can: workers and managers wait, as for one that is away, and go on by
+    themselves; one that waits no longer is told the reason."""
+    server = own_server(kind=kind)
+    ground = ground_on(server)
+    ground.raw.config_set("save", "3600 1")
+    worker = ground.member()
+    (key,) = ground.begin(worker)
+    in_the_way = server.folder / "dump.rdb" / "in the way"
+    in_the_way.mkdir(parents=True)
+
+    def save(outcome: str) -> None:
+        ground.raw.bgsave()
+        wait_until(lambda: ground.raw.info("persistence")["rdb_last_bgsave_status"] == outcome)
+
+    save("err")
+    impatient = ground.another(patience=0.1)
+    with pytest.raises(StoreUnavailable, match="MISCONF"):
+        impatient.push(ground.encode())
+    assert {key: "running"} == ground.states()
+    trips = worker.store.link.trips
+    finishing, pushing = Background(ground.finish, worker, key, y=1), Background(ground.push)
+    wait_until(lambda: worker.store.link.trips > trips + 2)
+    assert not finishing.done
+    assert not pushing.done
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    save("ok")
+    assert finishing.result(30)
+    assert {key: "finished", pushing.result(30)[0]: "queued"} == ground.states()
+
+
 # --- waiting without polling ------------------------------------------------------------------------
 
 

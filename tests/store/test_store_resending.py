@@ -22,8 +22,9 @@ from store.resending import MEANWHILE, READS, ROWS, Row, Stage, again, batch, li
 
 #: Public names that need no row, and why.
 WITHOUT_ROW = {
-    "Store.accept_format": "looks at a number",
     "Store.close": "closes connections",
+    "Store.heard": "looks at a text",
+    "Store.rows": "reads bytes",
     "Store.new_call": "makes a name",
     "Store.waiting_link": "lends a connection",
     "Store.encode_tasks": "makes bytes",
@@ -176,11 +177,15 @@ def all_reset(stage: Stage) -> None:
 CASES = {case.__name__: case for case in (nothing, work, next_lives, lives_over, tasks_reset, all_reset)}
 
 
+#: Many stages in all: the everyday tests keep to the packets right behind, and those after a reset.
+SLOW = dict.fromkeys(("work", "next_lives", "lives_over", "tasks_reset"), pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("row", "meanwhile"),
     # What only reads is to write nothing; what goes on besides is no matter.
     [
-        pytest.param(row, CASES[name], id=f"{row.title}-{name}")
+        pytest.param(row, CASES[name], id=f"{row.title}-{name}", marks=SLOW.get(name, ()))
         for row in ROWS
         for name in (MEANWHILE[:1] if row in READS else MEANWHILE)
     ],

@@ -1,0 +1,226 @@
+"""Where a run happens: server, proxy, managers, machines with workers, and every process of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+from chaos import work
+from chaos.ledger import Ledger
+from chaos.proxy import FaultProxy
+from chaos.server import ChaosServer
+from rushlight import Rush
+from rushlight.errors import RushlightError
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Marks every process of a run, however it was started.
+MARK = "RUSHLIGHT_CHAOS_RUN"
+
+
+class Site:
+    """Everything that runs, and everything of it that can be hurt."""
+
+    def __init__(self, seed: int, managers: int, machines: int, old: Path | None, binary: str | None) -> None:
+        self.seed = seed
+        self.name = f"chaos-{uuid.uuid4().hex[:10]}"
+        self.folder = Path(tempfile.mkdtemp(prefix="rlc-", dir="/tmp")).resolve()
+        self.ledgers = self.folder / "ledgers"
+        for part in ("ledgers", "tmp", "home"):
+            (self.folder / part).mkdir(mode=0o700)
+        self.old = old
+        self.clock = self.folder / "clients.clock"
+        self.clock.write_text("+0.0\n")
+        # The driver's own, and before anything signs with the user's key.
+        os.environ["RUSHLIGHT_HOME"] = str(self.folder / "home")
+        self.ledger = Ledger(str(self.ledgers), "driver")
+        self.server = ChaosServer(self.folder, binary)
+        self.proxy = FaultProxy(str(self.server.socket))
+        self._wanted = [(f"m{n}", n == managers - 1 and old is not None) for n in range(managers)]
+        self._n_machines = machines
+        self._managers: dict[str, subprocess.Popen[bytes]] = {}
+        self._machines: list[subprocess.Popen[bytes]] = []
+        self._generation = 0
+        self._script = ""
+        self._closing = False
+
+    @property
+    def direct(self) -> str:
+        """The server without the proxy."""
+        return f"unix://{self.server.socket}"
+
+    def _environment(self, *, old: bool = False) -> dict[str, str]:
+        sources = [str(self.old if old else ROOT / "src"), str(ROOT), str(ROOT / "chaos" / "clock")]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sources),
+            "RUSHLIGHT_CHAOS_CLOCK": str(self.clock),
+            "TMPDIR": str(self.folder / "tmp"),
+            work.FOLDER: str(self.ledgers),
+            MARK: self.name,
+        }
+
+    # --- keeping it up ------------------------------------------------------------------------------
+
+    def keep_up(self) -> None:
+        """Starts managers and machines that are not there, as whoever runs a site does."""
+        if self._closing:
+            return
+        for name, old in self._wanted:
+            process = self._managers.get(name)
+            if process is None or process.poll() is not None:
+                self._generation += 1
+                seed = f"{self.seed}-{name}-{self._generation}"
+                command = [sys.executable, "-m", "chaos.work", name, self.name, self.proxy.url, seed]
+                self._managers[name] = subprocess.Popen(
+                    command, env=self._environment(old=old), cwd=self.folder, start_new_session=True
+                )
+        self._machines = [machine for machine in self._machines if machine.poll() is None]
+        while len(self._machines) < self._n_machines:
+            self._machines.append(self._machine())
+
+    def _machine(self) -> subprocess.Popen[bytes]:
+        """A supervisor that no manager of the run has started."""
+        if not self._script:
+            with Rush(self.name, self.proxy.url) as rush:
+                self._script = rush.worker_script(
+                    work.serve, 2, lease=work.LEASE, on_lost="requeue", max_restarts=1000
+                )
+        return subprocess.Popen(
+            shlex.split(self._script), env=self._environment(), cwd=self.folder, start_new_session=True
+        )
+
+    # --- who is there -------------------------------------------------------------------------------
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the run but the server and this one."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def managers(self) -> list[psutil.Process]:
+        return self._alive([process.pid for process in self._managers.values() if process.poll() is None])
+
+    def supervisors(self) -> list[psutil.Process]:
+        """Processes of the worker command whose parents are none."""
+        chosen = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                parent = process.parent()
+                if _is_worker(process) and (parent is None or not _is_worker(parent)):
+                    chosen.append(process)
+        return chosen
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes that have written something down."""
+        pids = [int(path.name.split(".")[1]) for path in self.ledgers.glob("worker.*.jsonl")]
+        return [process for process in self._alive(pids) if _is_worker(process)]
+
+    def _alive(self, pids: list[int]) -> list[psutil.Process]:
+        found = []
+        for pid in pids:
+            with contextlib.suppress(psutil.Error, OSError):
+                process = psutil.Process(pid)
+                if process.environ().get(MARK) == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def pick(self, role: str, rng: random.Random) -> psutil.Process | None:
+        found = sorted(getattr(self, role)(), key=lambda process: process.pid)
+        return rng.choice(found) if found else None
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Everything works again."""
+        orders = self.proxy.orders
+        orders.lose_replies = orders.lose_requests = orders.twice = orders.hold = 0
+        orders.delay = 0.0
+        self.proxy.thaw()
+        self.proxy.release()
+        self.server.go_on()
+        self.server.disk.clear()
+        if not self.server.answers():
+            self.server.kill()
+            self.server.start()
+        self.server.limit_memory(spare=0)
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.resume()
+
+    def rest(self) -> None:
+        """Managers only read from now on, and nobody is started any more."""
+        self._closing = True
+        self._signal_managers(signal.SIGUSR1)
+
+    def stop_workers(self, seconds: float = 40.0) -> None:
+        """Workers finish what they have and leave; those that do not are killed."""
+        with Rush(self.name, self.direct) as rush:
+            deadline = time.monotonic() + seconds
+            for how in ("terminate", "kill"):
+                with contextlib.suppress(RushlightError):
+                    self.ledger.write("stop", worker_id="all", how=how)
+                    rush.stop_workers(how)
+                while time.monotonic() < deadline and (rush.n_running_workers or rush.n_starting_workers):
+                    threading.Event().wait(0.1)
+                deadline += 15
+
+    def stop_managers(self, seconds: float = 60.0) -> None:
+        self._signal_managers(signal.SIGTERM)
+        for process in self._managers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+
+    def _signal_managers(self, number: int) -> None:
+        for process in self._managers.values():
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def left_over(self, seconds: float = 15.0) -> list[str]:
+        """Processes and files nobody took away, some time after the end."""
+        deadline = time.monotonic() + seconds
+        while (processes := self.processes()) and time.monotonic() < deadline:
+            threading.Event().wait(0.1)
+        left = []
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                left.append(f"process {process.pid}: {' '.join(process.cmdline())[:120]}")
+        for part in ("tmp", "home"):
+            left += [f"file {path}" for path in (self.folder / part).rglob("*") if path.name != "key"]
+        return left
+
+    def close(self, *, keep: bool = False) -> None:
+        """Ends whatever is left, and takes the folder away unless it is to be looked at."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        for child in (*self._managers.values(), *self._machines):
+            child.wait()
+        self.proxy.close()
+        self.server.close()
+        self.ledger.close()
+        if not keep:
+            shutil.rmtree(self.folder)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return "rushlight" in words and "worker" in words
+    return False

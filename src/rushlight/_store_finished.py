@@ -1,0 +1,124 @@
+"""Verbs that read finished tasks: what is new in one trip, a long list in bounded parts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import hiredis
+
+from ._connect import refusal
+from ._store_base import StoreBase
+from ._wire import Link, command
+
+#: Decoded records, in the order of ``_records.Row``.
+Rows = list[Sequence[Any]]
+
+#: So many finished tasks come with a view; where there are more, the others are read behind it, in parts.
+FIRST = 2048
+#: Bytes of such a part, about: the server is soon free for others, and little is held at a time.
+_PART = 2 << 20
+#: Bytes of records that are decoded at a time, about, and how many at most: what is made of them fits into a
+#: processor's cache.
+_SLICE = 256 << 10
+_SLICE_ROWS = 2048
+
+
+class Restarted(Exception):
+    """The network was reset, or fell back behind what it had, while a view of it was still being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Tasks at one instant. Rows are decoded but for the finished ones: of those it has the first records
+    from ``cursor`` on, and their number (``finished_parts``). ``conditions`` go with ``failed``; of a single
+    task that was tried again, ``lapse`` is the condition of the attempt before."""
+
+    epoch: str
+    queued: Rows = field(default_factory=list)
+    running: Rows = field(default_factory=list)
+    finished: list[bytes] = field(default_factory=list)
+    cursor: int = 0
+    n_finished: int = 0
+    failed: Rows = field(default_factory=list)
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+    lapse: dict[str, Any] | None = None
+
+
+class FinishedReads(StoreBase):
+    """The list of finished tasks only grows, so what was read stays true, and a place in it too."""
+
+    def finished_view(self, cursor: int) -> View:
+        """A view of the finished tasks alone, from ``cursor`` on."""
+        epoch = command("HGET", self.keys["control"], "epoch")
+        asked = command(*self._first(cursor))
+        while True:
+            # Between two looks at the epoch, which comes never again, instead of in a transaction.
+            before, records, after = self.link.call_many(epoch + asked + epoch, 3)
+            if before == after and (before or not records):
+                break
+        n = cursor + len(records)
+        if len(records) == FIRST:
+            n = max(n, self.link.call(command("LLEN", self.keys["finished"])))
+        return View(self.heard(before), finished=records, cursor=cursor, n_finished=n)
+
+    def _first(self, cursor: int) -> tuple[str, str, int, int]:
+        """The command for the first records of a view."""
+        return "LRANGE", self.keys["finished"], cursor, cursor + FIRST - 1
+
+    def finished_parts(self, view: View) -> Generator[list[bytes]]:
+        """The finished tasks of a view, as records, some at a time.
+
+        Those it did not bring are read on a connection of their own, where nobody waits behind them, and
+        always one part ahead of what is given out. They are the view's own, unless a reset came between:
+        then Restarted is raised.
+        """
+        yield from _slices(view.finished)
+        at, end = view.cursor + len(view.finished), view.n_finished
+        if at >= end:
+            return
+        rows = _rows_of(_PART, view.finished)
+        with self.waiting_link() as link:
+            self._ask_part(link, at, min(at + rows, end))
+            while at < end:
+                part = self._await_part(link, view.epoch, min(rows, end - at))
+                at += len(part)
+                rows = _rows_of(_PART, part)
+                if at < end:
+                    self._ask_part(link, at, min(at + rows, end))
+                yield from _slices(part)
+
+    def _ask_part(self, link: Link, start: int, stop: int) -> None:
+        # The epoch comes second: the same still, it was the same when the records were read.
+        records = command("LRANGE", self.keys["finished"], start, stop - 1)
+        link.post(records + command("HGET", self.keys["control"], "epoch"), 2)
+
+    def _await_part(self, link: Link, epoch: str, n: int) -> list[bytes]:
+        ((records, still),) = link.await_posts()
+        link.trips += 1
+        for reply in (records, still):
+            if isinstance(reply, hiredis.ReplyError):
+                raise refusal(reply, self.config)
+        if len(records) != n or self.heard(still) != epoch:
+            raise Restarted
+        part: list[bytes] = records
+        return part
+
+    def rows(self, records: list[bytes]) -> Rows:
+        """Finished records, decoded."""
+        return cast("Rows", self.codec.decode_records(records)) if records else []
+
+
+def _rows_of(size: int, records: Sequence[bytes]) -> int:
+    """How many records like these have so many bytes together."""
+    return max(1, size * len(records) // max(1, sum(map(len, records))))
+
+
+def _slices(records: list[bytes]) -> Iterator[list[bytes]]:
+    rows = min(_rows_of(_SLICE, records), _SLICE_ROWS)
+    if len(records) <= rows:
+        yield records
+        return
+    for at in range(0, len(records), rows):
+        yield records[at : at + rows]
