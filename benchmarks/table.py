@@ -27,6 +27,7 @@ PROGRAMS = {
     "bench_core.py": SOLO,
     "bench_fetch.py": ((),),
     "bench_queue.py": ((),),
+    "bench_workers.py": ((), ("--socket", "unix")),
     "bench_search.py": ((), ("--socket", "unix")),
 }
 
