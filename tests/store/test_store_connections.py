@@ -137,8 +137,8 @@ def test_a_token_lost_with_its_connection_is_no_lost_task(ground: Ground) -> Non
     (link,) = ground_links(worker.store)
     read = link._read
 
-    def deaf(n):
-        read(n)
+    def deaf(n, *, asleep):
+        read(n, asleep=asleep)
         link._read = read
         raise ConnectionResetError("the reply is lost")
 
