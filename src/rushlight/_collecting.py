@@ -6,7 +6,11 @@ part at a time, so that a million results cost no memory here.
 
 from __future__ import annotations
 
+import math
+import os
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +19,18 @@ from typing import Any, Final
 from ._names import random_token
 from ._results import Ends, Status, TaskResult
 from ._store import Store
+from ._store_tasks import Collecting
+from .launchers.local import process_start
 
 #: Ended calls read at once.
 _AT_ONCE: Final = 500
+#: Seconds for which a result may be in the hands of its collector alone, and is given back if that is killed.
+_AT_HAND: Final = 1.0
+#: Seconds between two looks for collectors that are gone.
+_LOOK_AGAIN: Final = 5.0
+#: Seconds after which one on another host is gone that has not said that it handed out what it holds: it
+#: says so within a second or two.
+_SILENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,11 @@ class Collector:
         self._name = name
         self._lock = threading.RLock()
         self._token = random_token()
-        self._number = 0
+        self._process = _process_name(os.getpid())
+        #: The number of the last call, and of the last whose results the user has surely had.
+        self._number = self._handed_out = 0
+        self._given_at = 0.0
+        self._looked = -math.inf
         self._epoch = ""
         self._finished = self._failures = 0
         self._ready: deque[_End] = deque()
@@ -63,34 +80,73 @@ class Collector:
         """The next result, in the order in which they came; None where none is there."""
         with self._lock:
             self.settle()
-            while True:
-                if not self._ready and not self._fetch():
-                    return None
+            # Who asks again has had what he was given before.
+            self._handed_out = self._number
+            while self._ready or self._fetch():
                 end = self._ready.popleft()
-                if self._mark([end])[0]:
+                if self._collect([end.row[3]])[0]:
                     return self._result(end)
+            return self.take() if self.recover() else None
 
     def take_all(self) -> list[TaskResult]:
         """All results that are there."""
         found: list[TaskResult] = []
         with self._lock:
             self.settle()
-            while self._ready or self._fetch():
+            self._handed_out = self._number
+            while self._ready or self._fetch() or self.recover():
                 ends = list(self._ready)
                 self._ready.clear()
-                found += [self._result(end) for end, ours in zip(ends, self._mark(ends), strict=True) if ours]
+                verdicts = self._collect([end.row[3] for end in ends])
+                found += [self._result(end) for end, ours in zip(ends, verdicts, strict=True) if ours]
         return found
 
     def any_ready(self) -> bool:
         """True where there is a result to be taken, as far as is known without taking it."""
         with self._lock:
             self.settle()
-            while self._ready or self._fetch():
-                known = self._store.collected([end.row[3] for end in self._ready])
-                self._ready = deque(end for end, gone in zip(self._ready, known, strict=True) if not gone)
-                if self._ready:
-                    return True
-        return False
+            self._sift()
+            while not self._ready and self._fetch():
+                continue
+            return bool(self._ready)
+
+    def recover(self) -> bool:
+        """Takes back what collectors hold that are gone; True where there was something. Looks now and
+        then."""
+        if time.monotonic() < self._looked + _LOOK_AGAIN:
+            return False
+        self._looked = time.monotonic()
+        back = 0
+        now, others = self._store.collectors()
+        for other in others:
+            if other.token != self._token and _is_gone(other, now):
+                back += self._store.uncollect(other.token, self._store.given_to(other))
+        if back:
+            # They lie before the place that was read up to.
+            self._finished = self._failures = 0
+        return back > 0
+
+    def due(self) -> bool:
+        """True where it is to be said that results were handed out, or read."""
+        long_ago = time.monotonic() > self._given_at + _AT_HAND
+        return len(self._read) > 0 or (self._handed_out < self._number and long_ago)
+
+    def do(self) -> None:
+        """Says so."""
+        with self._lock:
+            self.settle()
+            if self._handed_out < self._number and time.monotonic() > self._given_at + _AT_HAND:
+                self._handed_out = self._number
+                self._collect([])
+                self._handed_out = self._number
+
+    def close(self) -> None:
+        """Says that all results were handed out, and that no more will be."""
+        with self._lock:
+            self.settle()
+            if self._number:
+                self._store.uncollect(self._token, {})
+        self._store.close()
 
     def read(self, key: str, status: Status) -> None:
         """The result was read from its future, which nobody holds any more. From any thread, at any time."""
@@ -106,15 +162,6 @@ class Collector:
                     if ours:
                         self._count(status)
 
-    @property
-    def unsettled(self) -> int:
-        return len(self._read)
-
-    def collect(self, key: str) -> bool:
-        """Marks one call as collected; True where nobody had."""
-        with self._lock:
-            return self._collect([key])[0]
-
     def summary(self) -> Summary:
         """The calls collected by this object."""
         with self._lock:
@@ -126,34 +173,38 @@ class Collector:
     # ----------------------------------------------------------------------------------------------
 
     def _fetch(self) -> bool:
-        """Reads on; True where something was found."""
-        epoch, finished, failures, failed, conditions = self._store.since(
-            self._finished, self._failures, _AT_ONCE
-        )
-        if epoch != self._epoch:
-            fresh = not self._epoch
-            self._epoch, self._finished, self._failures = epoch, 0, 0
-            if not fresh:
-                return self._fetch()
-        self._finished += len(finished)
-        self._failures += len(failures)
-        ends = [_End(row, None) for row in finished]
-        ends += [_End(row, said) for row, said in zip(failed, conditions, strict=True)]
-        ends = [end for end in ends if self._concerns(end)]
-        self._ready.extend(sorted(ends, key=lambda end: end.row[9]))
-        return bool(finished or failures)
+        """Reads on until something is found that nobody has collected; False where nothing is left."""
+        while True:
+            epoch, finished, failures, failed, conditions = self._store.since(
+                self._finished, self._failures, _AT_ONCE
+            )
+            if epoch != self._epoch:
+                fresh = not self._epoch
+                self._epoch, self._finished, self._failures = epoch, 0, 0
+                if not fresh:
+                    continue
+            if not finished and not failures:
+                return False
+            self._finished += len(finished)
+            self._failures += len(failures)
+            ends = [_End(row, None) for row in finished]
+            ends += [_End(row, said) for row, said in zip(failed, conditions, strict=True)]
+            ends = [end for end in ends if not (end.row[5] or {}).get("broadcast")]
+            self._ready.extend(sorted(ends, key=lambda end: end.row[9]))
+            self._sift()
+            if self._ready:
+                return True
 
-    def _concerns(self, end: _End) -> bool:
-        return not (end.row[5] or {}).get("broadcast")
-
-    def _mark(self, ends: list[_End]) -> list[bool]:
-        return self._collect([end.row[3] for end in ends])
+    def _sift(self) -> None:
+        """Lets go of what was collected meanwhile."""
+        known = self._store.collected([end.row[3] for end in self._ready])
+        self._ready = deque(end for end, gone in zip(self._ready, known, strict=True) if not gone)
 
     def _collect(self, keys: list[str]) -> list[bool]:
-        if not keys:
-            return []
         self._number += 1
-        return self._store.collect(self._token, self._number, keys)
+        self._given_at = time.monotonic()
+        me = Collecting(self._token, self._process, self._handed_out)
+        return self._store.collect(me, self._number, keys)
 
     def _result(self, end: _End) -> TaskResult:
         if end.condition is None:
@@ -168,3 +219,16 @@ class Collector:
     def _count(self, status: Status) -> None:
         for name in ("tasks", status):
             self._tally[name] = self._tally.get(name, 0) + 1
+
+
+def _process_name(pid: int) -> str:
+    """What tells this process from every other."""
+    return f"{socket.gethostname()}:{pid}:{process_start(pid)}"
+
+
+def _is_gone(collector: Collecting, now: float) -> bool:
+    """Whether a collector will never say that it has handed out what it holds."""
+    host, pid, _start = collector.process.rsplit(":", 2)
+    if host == socket.gethostname() and os.path.isdir("/proc/self"):
+        return _process_name(int(pid)) != collector.process
+    return now - collector.heard > _SILENCE

@@ -113,7 +113,7 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         self._ends = Ends(store, self.network)
         self._shelf = Shelf(store)
         self._collector = Collector(self._another_store(), self._ends, self.network)
-        self._feed = Feed(self._another_store(), self._register, self._ends)
+        self._feed = Feed(self._another_store(), self._register, self._ends, self._collector)
         self._feed.prefix = self._prefix
         self._sender = Sender(self._another_store(), self._not_sent)
         self._launches = Launches(
@@ -311,7 +311,7 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         _open.discard(self)
         self._sender.close()
         self._feed.close()
-        self._collector.settle()
+        self._collector.close()
         if self._ephemeral:
             self._rush.reset()
         self._rush.close()

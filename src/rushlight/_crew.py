@@ -43,6 +43,7 @@ class CrewVerbs:
             count = self._feed.ended_count
             found = self._collector.take()
             if found is not None:
+                self._feed.nudge()
                 return found
             left = 5.0 if deadline is None else deadline - time.monotonic()
             if left <= 0:
@@ -52,7 +53,9 @@ class CrewVerbs:
 
     def collect(self) -> list[TaskResult]:
         """All results that are there and nobody has collected."""
-        return self._collector.take_all()
+        found = self._collector.take_all()
+        self._feed.nudge()
+        return found
 
     def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
         """Waits until all calls have ended, or until there is a result to be collected (``one``); False when

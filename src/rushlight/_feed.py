@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from ._cancel import CancelToken, Interrupted, current
 from ._futures import Register
@@ -23,17 +24,30 @@ _log = logging.getLogger("rushlight")
 _BLOCK = 5.0
 #: With more calls than this under way, a moment's pause lets several results come in one trip.
 _MANY, _PAUSE = 64, 0.001
+#: Seconds between two times that chores are done.
+_CHORES = 1.0
 #: Seconds before the second try where the server cannot be reached, and at most.
 _RETRY, _LONGEST_RETRY = 0.1, 5.0
+
+
+class Chores(Protocol):
+    """What is to be done now and then in the background."""
+
+    def due(self) -> bool:
+        """True where there is something."""
+
+    def do(self) -> None:
+        """Does it."""
 
 
 class Feed:
     """The ends of calls as they happen, and how many are still to come."""
 
-    def __init__(self, store: Store, register: Register, ends: Ends) -> None:
+    def __init__(self, store: Store, register: Register, ends: Ends, chores: Chores) -> None:
         self._store = store
         self._register = register
         self._ends = ends
+        self._chores = chores
         self._changed = threading.Condition()
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
@@ -73,6 +87,13 @@ class Feed:
                 self._start()
             elif self._unnamed + len(self._named) == 1:
                 self._changed.notify_all()
+
+    def nudge(self) -> None:
+        """There may be chores."""
+        with self._changed:
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
 
     def forget(self, key: str) -> None:
         """A call that was not sent, or whose end was told by other means."""
@@ -148,12 +169,16 @@ class Feed:
         pause = _RETRY
         while True:
             with self._changed:
-                while not (self.outstanding or self._watchers or len(self._register) or self._closed):
-                    self._changed.wait()
+                while not (self._needed() or self._closed):
+                    if not self._changed.wait(_CHORES if self._chores.due() else None):
+                        break
                 if self._closed:
                     return
             try:
-                self._turn()
+                if self._chores.due():
+                    self._chores.do()
+                if self._needed():
+                    self._turn()
                 pause = _RETRY
             except Interrupted:
                 return
@@ -162,6 +187,9 @@ class Feed:
                     _log.warning("results cannot be read for now: %s", error)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RETRY)
+
+    def _needed(self) -> bool:
+        return bool(self.outstanding or self._watchers or len(self._register))
 
     def _turn(self) -> None:
         ended = self._store.ended(self._finished, self._failures, _BLOCK + 2.0)

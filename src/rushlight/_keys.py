@@ -20,8 +20,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "epoch, which begins with the format; drain flag, watch deadline, `line` once more than the "
             "plain queue is in use, a "
             "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
-            "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` the last "
-            "answer to a collector"
+            "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
+            "collector has handed out, when it was last heard, its process"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
@@ -45,7 +45,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "finished": ("list", "packed records in completion order, append-only: the finished state itself"),
     "failed": ("hash", "task key -> time, condition and packed record: the failed state itself"),
     "failures": ("list", "keys in the order of their failures, append-only: the feed of `failed`"),
-    "collected": ("set", "keys of ended tasks that a controller has handed out"),
+    "collected": (
+        "hash",
+        "key of an ended task -> the collector it was given to, and the number of its call",
+    ),
     "launches": ("hash", "worker id -> launcher, job and time of a launch by a controller"),
     "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),
     "ends": ("hash", "worker id -> how its process ended"),

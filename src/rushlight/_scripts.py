@@ -64,6 +64,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "log": ("control", "logs", "shares"),
     "together": (),
     "collect": ("control", "collected"),
+    "uncollect": ("control", "collected"),
     "keep:launches": ("control", "launches"),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
@@ -251,8 +252,13 @@ class Scripts(SharingScripts, RosterScripts):
     def retry(self, epoch: str, call: Call, ignore: bool, next_seed: bool, *keys: str) -> bytes:
         return self._pack("retry", (epoch, *call, int(ignore), int(next_seed), *keys))
 
-    def collect(self, epoch: str, collector: str, number: int, *keys: str) -> bytes:
-        return self._pack("collect", (epoch, collector, number, *keys))
+    def collect(
+        self, epoch: str, collector: str, number: int, handed_out: int, process: str, *keys: str
+    ) -> bytes:
+        return self._pack("collect", (epoch, collector, number, handed_out, process, *keys))
+
+    def uncollect(self, epoch: str, collector: str, *pairs: Argument) -> bytes:
+        return self._pack("uncollect", (epoch, collector, *pairs))
 
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))

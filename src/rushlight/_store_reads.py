@@ -13,6 +13,7 @@ import msgspec
 from ._records import Counts, TaskState
 from ._store_base import EPOCHS
 from ._store_finished import FinishedReads, Restarted, Rows, View
+from ._store_tasks import Collecting
 from ._wire import command
 
 #: What a finished record has behind the others: when, results, their extras.
@@ -215,15 +216,40 @@ class ReadVerbs(FinishedReads):
         return self.heard(epoch), self.rows(rows), names, failed, conditions
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
-        """Whether each was collected."""
+        """Whether each was given to a collector."""
         if not keys:
             return []
-        return [bool(known) for known in self.link.call(command("SMISMEMBER", self.keys["collected"], *keys))]
+        found = self.link.call(command("HMGET", self.keys["collected"], *keys))
+        return [given is not None for given in found]
 
     def n_collected(self) -> int:
-        """How many ended tasks were collected."""
-        number: int = self.link.call(command("SCARD", self.keys["collected"]))
+        """How many ended tasks were given to collectors."""
+        number: int = self.link.call(command("HLEN", self.keys["collected"]))
         return number
+
+    def collectors(self) -> tuple[float, list[Collecting]]:
+        """The server's time, and everybody who collects, or has and did not say goodbye."""
+        (seconds, micro), fields = self.transaction(("TIME",), ("HGETALL", self.keys["control"]))
+        found = []
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            if name.startswith(b"k:"):
+                handed_out, heard, process = msgspec.msgpack.decode(value)
+                found.append(Collecting(name[2:].decode(), process, handed_out, heard / 1e6))
+        return int(seconds) + int(micro) / 1e6, found
+
+    def given_to(self, collector: Collecting) -> dict[str, bytes]:
+        """What a collector was given and has not said to have handed out. Looks at all that was collected."""
+        found: dict[str, bytes] = {}
+        cursor, mine = "0", f"{collector.token}:".encode()
+        while True:
+            parts = ("HSCAN", self.keys["collected"], cursor, "COUNT", 1000)
+            at, fields = self.link.call(command(*parts))
+            for key, given in zip(fields[::2], fields[1::2], strict=True):
+                if given.startswith(mine) and int(given[len(mine) :]) > collector.handed_out:
+                    found[key.decode()] = given
+            cursor = at.decode()
+            if cursor == "0":
+                return found
 
     def ended(self, finished: int, failures: int, seconds: float, most: int = 2000) -> Ended:
         """``watch`` for ``seconds``, and up to ``most`` tasks each that finished and failed from these

@@ -25,7 +25,7 @@ from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
 from rushlight._store_roster import WorkerCard, WorkerEnd
-from rushlight._store_tasks import Encoded
+from rushlight._store_tasks import Collecting, Encoded
 from rushlight._wire import Link
 
 #: A time of the server's clock as a record holds it.
@@ -318,7 +318,8 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.write", lambda s: fix_root(s.store, "[1,2,3]"), name="root"),
     Row("Store.write", lambda s: s.board().add("k", 2.0), name="board", late={"work": LATER_SCORE}),
     Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": UNCONFIRMED}),
-    Row("Store.collect", lambda s: s.store.collect("c1", 1, ["d1", "x1"])),
+    Row("Store.collect", lambda s: s.store.collect(Collecting("c1", "host:1:1"), 1, ["d1", "x1"])),
+    Row("Store.uncollect", lambda s: s.store.uncollect("c0", {"d1": b"c0:1", "x1": b"c9:1"})),
     Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": b"launch"})),
     Row("Store.drop_launches", lambda s: s.store.drop_launches(["sup"])),
     Row("Store.keep_spec", lambda s: s.store.keep_spec("two", b"sealed")),
@@ -449,6 +450,8 @@ READS: tuple[Row, ...] = (
     Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
     Row("Store.n_collected", lambda s: s.store.n_collected()),
+    Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),
+    Row("Store.given_to", lambda s: s.store.given_to(Collecting("c0", "host:1:1"))),
     Row("Store.launches", lambda s: s.store.launches()),
     Row("Store.settings", lambda s: s.store.settings("maxmemory")),
     Row("Store.networks", lambda s: s.ground.network in [found.name for found in s.store.networks()]),

@@ -84,7 +84,7 @@ class LocalLauncher:
             raise LaunchError(
                 f"cannot start {argv[0]!r}: {error}", command=tuple(argv), output=str(error), log_tail=""
             ) from error
-        handle = Handle(self.name, str(popen.pid), command.worker_ids, {"start": _start_of(popen.pid)})
+        handle = Handle(self.name, str(popen.pid), command.worker_ids, {"start": process_start(popen.pid)})
         with self._lock:
             self._processes[handle.id] = _Process(popen, output, command.outlive)
         return [handle]
@@ -138,7 +138,7 @@ class LocalLauncher:
                 return RUNNING
             process.retire()
             return exited(code, _reason(code))
-        start = _start_of(int(handle.id))
+        start = process_start(int(handle.id))
         gone = not start or start != handle.details.get("start")
         return exited(None, "its process is gone") if gone else RUNNING
 
@@ -176,7 +176,7 @@ def _reason(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def _start_of(pid: int) -> str:
+def process_start(pid: int) -> str:
     """What tells this process from a later one with the same id; '' when there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -1,17 +1,16 @@
 -- include: gate
--- Marks ended tasks as collected: each once, whoever asks. Calls are numbered per collector: a late duplicate
--- gets the stored answer.
--- KEYS: control collected.  ARGV: epoch, collector, number of the call, then the keys.
--- Reply: {'ok', 1 (collected by this call) or 0 (before, by anybody) per key}, or EPOCH.
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'k:' .. ARGV[2])
-local refused = wrong_epoch(c[1], ARGV[1])
+-- Hands ended tasks to a collector, each to one only: `collected` says to whom, and under which number of its calls.
+-- What a collector was given counts as handed out for good once it says so, by naming the number of that call; what
+-- one holds that is gone is given back (`uncollect`). A call that is sent again gets the same answer.
+-- KEYS: control collected.  ARGV: epoch, collector, number of the call, number up to which all was handed out,
+--   the collector's process, then the keys.
+-- Reply: {'ok', 1 (this call's) or 0 (another's) per key}, or EPOCH.
+local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
-local number = tonumber(ARGV[3])
-if c[2] then
-  local told = cmsgpack.unpack(c[2])
-  if told[1] >= number then return {'ok', told[2]} end
+redis.call('HSET', KEYS[1], 'k:' .. ARGV[2], cmsgpack.pack({tonumber(ARGV[4]), clock(), ARGV[5]}))
+local verdicts, mine = {}, ARGV[2] .. ':' .. ARGV[3]
+for i = 6, #ARGV do
+  local new = redis.call('HSETNX', KEYS[2], ARGV[i], mine) == 1
+  verdicts[i - 5] = (new or redis.call('HGET', KEYS[2], ARGV[i]) == mine) and 1 or 0
 end
-local verdicts = {}
-for i = 4, #ARGV do verdicts[i - 3] = redis.call('SADD', KEYS[2], ARGV[i]) end
-redis.call('HSET', KEYS[1], 'k:' .. ARGV[2], cmsgpack.pack({number, verdicts}))
 return {'ok', verdicts}
