@@ -20,6 +20,8 @@ local function survives(keys, key, value, crashes, condition, now)
   if opts.t then redis.call('ZREM', keys.deadlines, line_entry(key, attempt)) end
   local counted = string.sub(value, 1, at) .. cmsgpack.pack(opts) .. string.sub(value, at_key + 1)
   again(keys, key, counted, at, attempt, opts, condition, now)
+  -- Entries of second attempts are more than the plain queue.
+  redis.call('HSET', keys.control, 'line', '1')
   return true
 end
 
