@@ -13,9 +13,6 @@ from typing import Any
 
 from chaos.work import answer
 
-#: What has to have happened for a worker to be lost, or its process to be killed.
-_DEADLY = ("kill", "stopped", "stop", "fault")
-
 
 @dataclass(frozen=True, slots=True)
 class Final:
@@ -151,7 +148,7 @@ def true_reason(task: Final, ledgers: Ledgers, by_key: Mapping[str, Final]) -> b
     said = task.condition or {}
     message, kind = str(said.get("message", "")), task.xs.get("kind", "plain")
     events = ledgers.events
-    killed = any(events[f"kill {role}"] for role in ("worker", "supervisor", "manager"))
+    killed = any(events[f"kill {role}"] for role in ("workers", "supervisors", "managers"))
     if message.startswith("boom "):
         return kind == "boom" and message == f"boom {task.xs['id']}"
     if message.startswith("Task timed out"):
@@ -167,7 +164,9 @@ def true_reason(task: Final, ledgers: Ledgers, by_key: Mapping[str, Final]) -> b
         if said.get("exit_code") == 7:
             return True
         if said.get("signal") == 9:
-            return killed or bool(events["stopped"])
+            # A worker that is stopped by a manager, or whose task is, may hold others.
+            return bool(killed or events["stopped"] or events["stop kill"] or ledgers.cancelled)
+        # The lease ran out: somebody stood still, was cut off, or the clock jumped.
         return bool(events["fault"])
     # What a call of the worker raised: the server's own words.
     full = message.startswith(("OOM", "MISCONF")) or "OOM" in message
