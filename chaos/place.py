@@ -59,7 +59,7 @@ class Site:
     @property
     def direct(self) -> str:
         """The server without the proxy."""
-        return f"unix://{self.server.socket}"
+        return self.server.url
 
     def _environment(self, *, old: bool = False) -> dict[str, str]:
         sources = [str(self.old if old else ROOT / "src"), str(ROOT), str(ROOT / "chaos" / "clock")]
@@ -170,16 +170,19 @@ class Site:
         self._signal_managers(signal.SIGUSR1)
 
     def stop_workers(self, seconds: float = 40.0) -> None:
-        """Workers finish what they have and leave; those that do not are killed."""
+        """Workers finish what they have and leave, also those that come late; who does not is killed."""
         with Rush(self.name, self.direct) as rush:
-            deadline = time.monotonic() + seconds
             for how in ("terminate", "kill"):
-                with contextlib.suppress(RushlightError):
-                    self.ledger.write("stop", worker_id="all", how=how)
-                    rush.stop_workers(how)
-                while time.monotonic() < deadline and (rush.n_running_workers or rush.n_starting_workers):
-                    threading.Event().wait(0.1)
-                deadline += 15
+                deadline = time.monotonic() + seconds
+                self.ledger.write("stop", worker_id="all", how=how)
+                while rush.n_running_workers or rush.n_starting_workers:
+                    with contextlib.suppress(RushlightError):
+                        rush.stop_workers(how)
+                    if time.monotonic() > deadline:
+                        break
+                    threading.Event().wait(0.2)
+                else:
+                    return
 
     def stop_managers(self, seconds: float = 60.0) -> None:
         self._signal_managers(signal.SIGTERM)

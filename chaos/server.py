@@ -85,6 +85,10 @@ class ChaosServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), protocol=2)
 
