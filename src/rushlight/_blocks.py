@@ -8,6 +8,7 @@ the types agree). Knows nothing of the forms a user asks for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from ._columns import (
     STR,
     Kind,
     dtype_of,
+    frame_of,
     from_series,
     join,
     kind_of,
@@ -225,8 +227,10 @@ def stated_block(rows: Sequence[StatedRow]) -> Block:
     block = block_of([stated.row for stated in rows])
     block.cells[STATE] = [str(stated.state) for stated in rows]
     block.kinds[STATE] = STR
+    conditions = [stated.condition for stated in rows]
     for column, name in zip(CONDITION, _CONDITION_FIELDS, strict=True):
-        block.cells[column] = [_text((stated.condition or {}).get(name)) for stated in rows]
+        if any(conditions):
+            block.cells[column] = [_text((condition or {}).get(name)) for condition in conditions]
         block.kinds[column] = STR
     return block
 
@@ -277,11 +281,8 @@ def pack(block: Block) -> None:
 
 def show(block: Block, schema: Schema) -> pl.DataFrame:
     """The block as a frame of exactly this schema. Pure: ``adopt`` keeps the outcome."""
-    import polars as pl
-
-    # A dict, since of a list polars would give a column without a name one of its own.
-    named = ((schema.names[column], column, kind) for column, kind in schema.kinds.items())
-    return pl.DataFrame({name: show_column(block, column, kind, name) for name, column, kind in named})
+    columns = schema.kinds.items()
+    return frame_of([show_column(block, column, kind, schema.names[column]) for column, kind in columns])
 
 
 def show_column(block: Block, column: Column, kind: Kind, name: str) -> pl.Series:
@@ -304,7 +305,12 @@ def nulls(name: str, n: int, kind: Kind) -> pl.Series:
     """A column of missing values."""
     if kind.family == "object":
         return to_series(name, [None] * n, kind)
-    return to_series(name, [None], NULL).cast(dtype_of(kind)).new_from_index(0, n)
+    return _one_null(kind).new_from_index(0, n).alias(name)
+
+
+@functools.cache
+def _one_null(kind: Kind) -> pl.Series:
+    return to_series("", [None], NULL).cast(dtype_of(kind))
 
 
 def adopt(block: Block, schema: Schema) -> None:

@@ -295,6 +295,18 @@ def _zoned(zone: str) -> Any:
     return pl.Datetime("us", zone)
 
 
+def frame_of(columns: Sequence[pl.Series]) -> pl.DataFrame:
+    """Columns of one length and different names as a frame, without the looks of the public constructor,
+    which cost more than a few rows do."""
+    import polars as pl
+
+    made = getattr(pl.DataFrame(), "_df", None)
+    if made is None or not hasattr(pl.DataFrame, "_from_pydf"):
+        # A dict, since of a list polars would give a column without a name one of its own.
+        return pl.DataFrame({column.name: column for column in columns})
+    return pl.DataFrame._from_pydf(type(made)([column._s for column in columns]))
+
+
 def _plain(value: Any) -> Any:
     """A list, tuple of numbers or array as nested lists of Python's own numbers."""
     if isinstance(value, list):

@@ -9,8 +9,11 @@ column is: rows that would widen the schema are left to the general way.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import call
 from typing import TYPE_CHECKING, Any
 
 from ._blocks import SIDES, Block, Column, Schema, Shape
@@ -39,6 +42,9 @@ class FewRows:
     integers: tuple[tuple[int, int], ...]
     makers: tuple[Callable[[str, list[Any], bool], Any] | None, ...]
     columns: tuple[tuple[Column, str, Kind], ...]
+    names: tuple[str, ...]
+    #: The makers, where every column has one.
+    plain: tuple[Callable[[str, list[Any], bool], Any], ...]
     frame_type: Callable[[list[Any]], Any]
 
     @classmethod
@@ -66,6 +72,8 @@ class FewRows:
             ),
             makers=makers,
             columns=tuple((column, schema.names[column], kind) for column, kind in schema.kinds.items()),
+            names=tuple(schema.names.values()),
+            plain=tuple(make for make in makers if make) if all(makers) else (),
             frame_type=type(frame),
         )
 
@@ -97,7 +105,10 @@ class FewRows:
 
 
 class Tail:
-    """The newest rows as columns. ``take`` adds some, ``block`` shows all of them."""
+    """The newest rows as columns, up to ``SIZE`` of them, as making these anew each time costs more and
+    more. ``take`` adds some, ``block`` shows all of them."""
+
+    SIZE = 24
 
     __slots__ = ("_attempts", "_lists", "_opts", "_seqs", "_shape_at", "_shapes", "few", "n")
 
@@ -117,8 +128,8 @@ class Tail:
         if None in listed:
             return False
         for row, values in zip(rows, listed, strict=True):
-            for column, value in zip(self._lists, values or (), strict=True):
-                column.append(value)
+            # A loop in C: there may be hundreds of columns.
+            deque(map(list.append, self._lists, values or ()), maxlen=0)
             shape = tuple([None if (part := row[at]) is None else tuple(part) for at in SIDES])
             self._shape_at.append(self._shapes.setdefault(shape, len(self._shapes)))
             self._attempts.append(row[1])
@@ -133,19 +144,15 @@ class Tail:
 
         few = self.few
         cells: dict[Column, list[Any] | pl.Series] = {}
-        made = []
         try:
-            for values, make, (column, name, kind) in zip(self._lists, few.makers, few.columns, strict=True):
-                if make is not None:
-                    made.append(make(name, values, True))
-                    continue
-                own = kind_of(values)
-                if own == SPILLED or join(own, kind) != kind:
-                    return None
-                made.append(to_series(name, values, kind)._s)
-                if not packs(kind):
-                    cells[column] = values.copy()
+            made: list[Any] | None
+            if few.plain:
+                made = list(map(call, few.plain, few.names, self._lists, repeat(True)))
+            else:
+                made = self._columns(cells)
         except UnicodeEncodeError:
+            return None
+        if made is None:
             return None
         return Block(
             n=self.n,
@@ -159,3 +166,19 @@ class Tail:
             frame=pl.DataFrame._from_pydf(few.frame_type(made)),
             schema=few.schema,
         )
+
+    def _columns(self, cells: dict[Column, list[Any] | pl.Series]) -> list[Any] | None:
+        """Each column; ``cells`` gets those that their polars form does not hold exactly."""
+        few = self.few
+        made = []
+        for values, make, (column, name, kind) in zip(self._lists, few.makers, few.columns, strict=True):
+            if make is not None:
+                made.append(make(name, values, True))
+                continue
+            own = kind_of(values)
+            if own == SPILLED or join(own, kind) != kind:
+                return None
+            made.append(to_series(name, values, kind)._s)
+            if not packs(kind):
+                cells[column] = values.copy()
+        return made

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ._blocks import Block, Column, Shape, nulls
+from ._blocks import Block, Column, Schema, Shape, nulls
 from ._columns import NULL, SPILLED, Kind, dtype_of, join, packs
 
 if TYPE_CHECKING:
@@ -104,3 +104,17 @@ def _merge_shapes(blocks: Sequence[Block]) -> tuple[list[Shape], array[int] | No
         at = [numbers[shape] for shape in block.shapes]
         shape_at.extend([at[0]] * block.n if block.shape_at is None else [at[i] for i in block.shape_at])
     return list(numbers), shape_at
+
+
+def stacked(frames: Sequence[pl.DataFrame], schema: Schema) -> pl.DataFrame:
+    """The frames, all of this schema, as one of several pieces: nothing is copied."""
+    import polars as pl
+
+    if not frames:
+        return pl.DataFrame(
+            schema={schema.names[column]: dtype_of(kind) for column, kind in schema.kinds.items()}
+        )
+    whole = frames[0]
+    for frame in frames[1:]:
+        whole = whole.vstack(frame)
+    return whole

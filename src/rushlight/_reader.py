@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 from . import _inputs
@@ -28,8 +29,6 @@ from .errors import DataMissing
 
 #: Seconds a wait blocks at most before it looks at leases again.
 _BLOCK = 5.0
-#: So many new tasks need no care for memory and garbage.
-_FEW = 100
 
 
 class TaskReader:
@@ -166,7 +165,7 @@ class TaskReader:
 
     def _take_in(self, view: View, as_: str) -> None:
         pack = as_ not in ("dicts", "tasks")
-        if view.cursor + len(view.finished) == view.n_finished and len(view.finished) <= _FEW:
+        if view.n_finished - view.cursor == len(view.finished) < 100:  # no care for memory and garbage
             self._finished.extend(self._store.rows(view.finished), pack=pack)
             return
         with closing(self._store.finished_parts(view)) as parts:
@@ -374,9 +373,9 @@ def _left(deadline: float | None) -> float:
 def _stated(view: View) -> list[StatedRow]:
     """The rows of a view that are not finished, each with its state."""
     return [
-        *(StatedRow(TaskState.QUEUED, row) for row in view.queued),
-        *(StatedRow(TaskState.RUNNING, row) for row in view.running),
-        *(StatedRow(TaskState.FAILED, r, c) for r, c in zip(view.failed, view.conditions, strict=True)),
+        *map(StatedRow, repeat(TaskState.QUEUED), view.queued),
+        *map(StatedRow, repeat(TaskState.RUNNING), view.running),
+        *map(StatedRow, repeat(TaskState.FAILED), view.failed, view.conditions),
     ]
 
 

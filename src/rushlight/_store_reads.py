@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from ._wire import command
 #: What a finished record has behind the others: when, results, their extras.
 _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
+#: When it started, then its number.
+_by_start = itemgetter(8, 7)
 _LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
 
 
@@ -283,10 +286,6 @@ def _condition_of(lapse: bytes) -> bytes:
     """The condition, encoded, of what is kept of an attempt: it stands behind worker and attempt."""
     parts = msgspec.msgpack.decode(b"\x93" + lapse, type=tuple[str | None, int, msgspec.Raw])
     return bytes(parts[2])
-
-
-def _by_start(row: Sequence[Any]) -> tuple[int, int]:
-    return row[8], row[7]
 
 
 def packed_worker(worker_id: str, attempt: int) -> bytes:

@@ -30,10 +30,10 @@ from ._blocks import (
     stated_block,
 )
 from ._codec import Spilled
-from ._columns import STR, Kind, dtype_of, to_series
+from ._columns import STR, Kind, dtype_of, frame_of, to_series
 from ._fast import FewRows, Tail
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, usage_table, worker_table
-from ._merging import merge
+from ._merging import merge, stacked
 from ._records import Task, TaskState
 from ._spilled import Resolve, load, resolved
 
@@ -58,10 +58,8 @@ _RATIO = 8
 _LONG = 1 << 18
 #: Rows turned into columns at a time: while their values are still in the processor's cache.
 _SLICE = 4096
-#: So many rows at once are a block, fewer are worth the short way of ``_fast`` ...
+#: So many rows at once are a block, fewer are worth the short way of ``_fast``.
 _MANY = 64
-#: ... which ends with so many rows: making their columns anew each time costs more and more.
-_TAIL = 24
 
 
 class FinishedTable:
@@ -92,6 +90,7 @@ class FinishedTable:
         self._base: pl.DataFrame | None = None
         self._based: tuple[int, Schema] | None = None
         self._constants: dict[Any, pl.Series] = {}
+        self._last_mixed: tuple[Any, Schema] | None = None
 
     def __len__(self) -> int:
         return self._n
@@ -173,25 +172,26 @@ class FinishedTable:
         check_request(as_, fields)
         with self._lock:
             self._seal(packed=as_ not in ("dicts", "tasks"))
-            early = [stated for stated in others if stated.state is not TaskState.FAILED]
             late = [stated for stated in others if stated.state is TaskState.FAILED]
+            early = [stated for stated in others if stated.state is not TaskState.FAILED] if late else others
             if as_ == "tasks":
                 finished = self.table("tasks")
-                tasks = _tasks(early + late, self._resolve)
+                tasks = _tasks([*early, *late], self._resolve)
                 return [*tasks[: len(early)], *finished, *tasks[len(early) :]]
             before, after = ([stated_block(rows)] if rows else [] for rows in (early, late))
             around = [*before, *after]
             if conditions is None:
                 conditions = bool(late)
             parts = [(block, 0) for block in (*before, *self._blocks, *after)]
-            self._load(parts, fields, _mixed(self._wide(self._schema), around, conditions))
-            own = self._wide(self._schema)
-            schema = _mixed(own, around, conditions)
+            schema = self._mixed(around, conditions)
+            if any(block.spilled for block, _ in parts):
+                self._load(parts, fields, schema)
+                schema = self._mixed(around, conditions)
 
             def frame() -> pl.DataFrame:
                 whole = self._restated(schema) if self._blocks else None
                 frames = [*(show(b, schema) for b in before), whole, *(show(b, schema) for b in after)]
-                return _stacked([frame for frame in frames if frame is not None], schema)
+                return stacked([frame for frame in frames if frame is not None], schema)
 
             return render(Sheet(schema, parts, self._n + len(others), frame), as_, fields)
 
@@ -229,7 +229,7 @@ class FinishedTable:
         if self._few is None or len(rows) > _MANY:
             return False
         tail = self._tail
-        if tail is None or tail.few is not self._few or tail.n >= _TAIL:
+        if tail is None or tail.few is not self._few or tail.n >= Tail.SIZE:
             tail = Tail(self._few)
         before = tail.n
         block = tail.block() if tail.take(rows) else None
@@ -247,6 +247,13 @@ class FinishedTable:
                 schema = schema.widened(block.kinds)
         self._schema = schema
         return schema
+
+    def _mixed(self, around: Sequence[Block], conditions: bool) -> Schema:
+        """The schema of all blocks and these; the last one is remembered, as the next is often the same."""
+        asked = (self._wide(self._schema), [block.kinds for block in around], conditions)
+        if self._last_mixed is None or self._last_mixed[0] != asked:
+            self._last_mixed = asked, _mixed(asked[0], around, conditions)
+        return self._last_mixed[1]
 
     def _load(self, parts: Sequence[tuple[Block, int]], fields: Sequence[str] | None, schema: Schema) -> None:
         """Read the values stored apart that a table of these parts and fields contains."""
@@ -277,48 +284,43 @@ class FinishedTable:
     def _frame(self, start: int) -> pl.DataFrame:
         """The rows from ``start`` on, for somebody who may change the frame."""
         if not start:
-            return self._stack().clone()
-        parts = self._parts(start)
-        return _stacked(
-            [block.frame.slice(at) for block, at in parts if block.frame is not None], self._schema
-        )
+            return self._stack()
+        frames = [block.frame.slice(at) for block, at in self._parts(start) if block.frame is not None]
+        return stacked(frames, self._schema)
 
     def _stack(self) -> pl.DataFrame:
-        """All rows as one frame, which is the cache's own: nothing is copied but what is new."""
+        """All rows as one new frame; nothing is copied but what is new."""
         schema = self._schema
         growing = int(self._tail is not None)
         if self._based != (len(self._blocks) - growing, schema):
             self._compact(growing)
-            frames = [block.frame for block in self._blocks if block.frame is not None]
-            self._base = _stacked(frames[: len(frames) - growing], schema)
-            self._based = (len(frames) - growing, schema)
-        last = self._blocks[-1].frame if growing else None
-        if self._base is None or last is None:
-            return _stacked([frame for frame in (self._base, last) if frame is not None], schema)
-        return self._base.vstack(last) if self._base.height else last
+            n = len(self._blocks) - growing
+            frames = [block.frame for block in self._blocks[:n] if block.frame is not None]
+            self._base = stacked(frames, schema) if n or not growing else None
+            self._based = (n, schema)
+        both = (self._base, self._blocks[-1].frame if growing else None)
+        found = [frame for frame in both if frame is not None]
+        return found[0].vstack(found[1]) if len(found) == 2 else found[0].clone()
 
     def _restated(self, schema: Schema) -> pl.DataFrame:
         """The finished tasks under the schema of a table of several states."""
         import polars as pl
 
         self._adopt()
-        whole = self._stack()
-        dtypes = whole.schema
+        own = self._schema
+        frame = self._stack()
+        if any(schema.names[column] != name for column, name in own.names.items()):
+            frame = frame_of([frame.get_column(own.names[c]).alias(schema.names[c]) for c in own.kinds])
         lengths = [block.n for block in self._blocks]
-        series = []
-        for column, kind in schema.kinds.items():
+        for at, (column, kind) in enumerate(schema.kinds.items()):
             name = schema.names[column]
-            own = self._schema.names.get(column)
-            if column == STATE:
-                series.append(self._constant(str(TaskState.FINISHED), STR, name, lengths))
-            elif own is None:
-                series.append(self._constant(None, kind, name, lengths))
-            elif dtypes[own] == dtype_of(kind):
-                same = whole.get_column(own)
-                series.append(same if own == name else same.alias(name))
-            else:
-                series.append(pl.concat([show_column(block, column, kind, name) for block in self._blocks]))
-        return pl.DataFrame({column.name: column for column in series})
+            if column not in own.kinds:
+                value = str(TaskState.FINISHED) if column == STATE else None
+                frame.insert_column(at, self._constant(value, kind, name, lengths))
+            elif dtype_of(own.kinds[column]) != dtype_of(kind):
+                shown = [show_column(block, column, kind, name) for block in self._blocks]
+                frame.replace_column(at, pl.concat(shown))
+        return frame
 
     def _constant(self, value: Any, kind: Kind, name: str, lengths: Sequence[int]) -> pl.Series:
         """A column of one value, cut from a longer one that is kept: as cheap for many rows as for few."""
@@ -331,19 +333,6 @@ class FinishedTable:
             known = to_series("", [value], kind).new_from_index(0, 2 * max(lengths))
             self._constants[value, kind] = known
         return pl.concat([known.head(n) for n in lengths], rechunk=False).alias(name)
-
-
-def _stacked(frames: Sequence[pl.DataFrame], schema: Schema) -> pl.DataFrame:
-    import polars as pl
-
-    if not frames:
-        return pl.DataFrame(
-            schema={schema.names[column]: dtype_of(kind) for column, kind in schema.kinds.items()}
-        )
-    whole = frames[0]
-    for frame in frames[1:]:
-        whole = whole.vstack(frame)
-    return whole
 
 
 def _mixed(schema: Schema, blocks: Sequence[Block], conditions: bool, *, state: bool = True) -> Schema:
@@ -383,7 +372,7 @@ def build_table(
     schema = _mixed(base, blocks, conditions, state=state_column)
 
     def frame() -> pl.DataFrame:
-        return _stacked([show(block, schema) for block in blocks], schema)
+        return stacked([show(block, schema) for block in blocks], schema)
 
     return render(Sheet(schema, [(block, 0) for block in blocks], len(rows), frame), as_, fields)
 
