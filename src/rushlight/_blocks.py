@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from ._columns import (
     OBJECT,
     SPILLED,
     STR,
+    WIDE_INT,
     Kind,
     dtype_of,
     frame_of,
@@ -185,20 +186,23 @@ def seconds(micros: Iterable[int]) -> list[float | None]:
     return [value / 1e6 if value else None for value in micros]
 
 
-def _packed_seconds(name: str, micros: list[int]) -> pl.Series:
-    """What ``seconds`` gives, as a Series."""
+def _packed_seconds(columns: Sequence[Sequence[int]]) -> list[pl.Series]:
+    """What ``seconds`` gives for each, as Series: of all at once, as each step costs more than its rows."""
     import polars as pl
 
-    whole = pl.Series(name, micros, dtype=pl.Int64)
+    n = len(columns[0])
+    whole = to_series("", list(chain.from_iterable(columns)), WIDE_INT)
     # not by a scalar: polars multiplies by its reciprocal, which rounds differently
-    scaled = whole.cast(pl.Float64) / pl.Series([1e6]).new_from_index(0, len(micros))
-    return scaled if whole.min() else scaled.set(whole == 0, None)
+    scaled = whole.cast(pl.Float64) / pl.Series([1e6]).new_from_index(0, len(whole))
+    if not whole.min():
+        scaled = scaled.set(whole == 0, None)
+    return [scaled.slice(n * i, n).alias(name) for i, (_, name) in enumerate(TIMES)]
 
 
 def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
     """Decoded rows as a block: of lists or, ``packed``, of Series where those lose nothing."""
-    parts = [list(values) for values in zip(*rows, strict=True)]
-    cells: dict[Column, list[Any] | pl.Series] = {KEY: parts[3], WORKER: parts[0]}
+    parts = list(zip(*rows, strict=True))
+    cells: dict[Column, list[Any] | pl.Series] = {KEY: list(parts[3]), WORKER: list(parts[0])}
     shapes_of = []
     for group, part in enumerate(SIDES):
         shapes, columns = _spread(parts[part])
@@ -209,13 +213,13 @@ def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
         column: fixed.get(column) or kind_of(cast("list[Any]", values)) for column, values in cells.items()
     }
     kinds.update(dict.fromkeys(TIMES, FLOAT))
-    for column, part in zip(TIMES, (6, 8, 9), strict=True):
-        cells[column] = _packed_seconds(column[1], parts[part]) if packed else seconds(parts[part])
-    opts = parts[2]
+    times = [parts[6], parts[8], parts[9]]
+    cells.update(zip(TIMES, _packed_seconds(times) if packed else map(seconds, times), strict=True))
+    opts = list(parts[2]) if any(parts[2]) else None
     attempts, seqs = array("q", parts[1]), array("q", parts[7])
     shapes, shape_at = _number_shapes(shapes_of, len(rows))
     held = {column: values for column, values in cells.items() if kinds[column] != NULL}
-    block = Block(len(rows), kinds, held, shapes, shape_at, attempts, seqs, opts if any(opts) else None)
+    block = Block(len(rows), kinds, held, shapes, shape_at, attempts, seqs, opts)
     block.spilled = SPILLED in kinds.values()
     if packed:
         pack(block)
@@ -241,15 +245,17 @@ def _text(value: Any) -> str | None:
 
 def _spread(dicts: Sequence[dict[str, Any] | None]) -> tuple[Any, dict[str, list[Any]]]:
     """One dict per row as columns by name, and the keys of each row (of all, where they agree)."""
-    types = set(map(type, dicts))
-    if types == {type(None)}:
-        return None, {}
-    if len(types) == 1:
-        names = tuple(dicts[0] or ())
-        if set(map(len, filled := cast("Sequence[dict[str, Any]]", dicts))) == {len(names)}:
-            # as many keys in each, and these among them: the same keys
-            with contextlib.suppress(KeyError):
-                return names, {name: list(map(itemgetter(name), filled)) for name in names}
+    if dicts[0] is None:
+        if dicts.count(None) == len(dicts):
+            return None, {}
+    else:
+        # As many keys in all as if each had just these, and each has these.
+        names = tuple(dicts[0])
+        filled = cast("Sequence[dict[str, Any]]", dicts)
+        with contextlib.suppress(KeyError, TypeError):
+            columns = {name: list(map(itemgetter(name), filled)) for name in names}
+            if sum(map(len, filled)) == len(names) * len(filled):
+                return names, columns
     keys = [None if d is None else tuple(d) for d in dicts]
     distinct: dict[Any, None] = dict.fromkeys(keys)
     names = tuple(dict.fromkeys(name for shape in distinct for name in shape or ()))

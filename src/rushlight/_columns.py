@@ -186,15 +186,15 @@ def _changeable(value: Any) -> bool:
 
 def kind_of(values: Sequence[Any]) -> Kind:
     """The kind of these values, whatever their order."""
-    types = set(map(type, values))
-    holes = type(None) in types
+    each = list(map(type, values))
+    if each and each[0] is not Spilled and each.count(each[0]) == len(each):
+        return NULL if each[0] is type(None) else _of_one_type(each[0], values)
+    types = set(each)
     types.discard(type(None))
     if not types:
         return NULL
     if Spilled in types:
         return SPILLED
-    if len(types) == 1 and not holes:
-        return _of_one_type(types.pop(), values)
     kinds = (_of_one_type(t, [value for value in values if type(value) is t]) for t in types)
     return functools.reduce(join, kinds, NULL)
 
