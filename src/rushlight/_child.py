@@ -23,6 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ._children import Channel, set_name
 from ._connect import StoreConfig
+from ._journal import Journal
 from ._logs import NetworkHandler
 from ._member import Member
 from ._records import WorkerState
@@ -39,7 +40,8 @@ _TRACEBACK_LIMIT = 16384
 
 @dataclass(frozen=True, slots=True)
 class ChildJob:
-    """What a worker process is told at its birth; ``spec`` where its supervisor has read it already."""
+    """What a worker process is told at its birth; ``spec`` where its supervisor has read it already,
+    ``journal`` where that is to know what the process is at."""
 
     config: StoreConfig
     network: str
@@ -47,6 +49,7 @@ class ChildJob:
     spec_id: str
     channel: Channel
     spec: StartSpec | None = None
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def _prepare(job: ChildJob) -> Ready:
             importlib.import_module(package)
         loop, kwargs, names = open_code(store, spec)
         _set_globals(loop, names)
-        worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel))
+        worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel), job.journal)
         _check_call(loop, worker, kwargs)
         if isinstance(loop, Preparing):
             loop.prepare(worker, **kwargs)

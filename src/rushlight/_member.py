@@ -145,6 +145,45 @@ class Member(Life):
         self._learn_of_queue(1, values, due, number)
         return verdicts_of(reply)[0], values
 
+    @property
+    def claimed(self) -> int:
+        """Number of the last claim that was answered."""
+        return self._number
+
+    def exchange(
+        self, verdicts: Sequence[Verdict], spilled: dict[str, bytes], n: int
+    ) -> tuple[list[bool], list[bytes]]:
+        """Settles tasks and takes up to n, its share of the queue at most, without waiting; of several it may
+        begin with the others later than with the first."""
+        flat = [part for verdict in verdicts for part in self._told_of(verdict)]
+        number = self._next_number()
+
+        def pack(member: MemberArgs) -> list[bytes]:
+            call = self.store.scripts.exchange(member, self._worker, n, number, *flat)
+            return [*self.store.keep_spilled(member[0], spilled), call]
+
+        reply = self._write(pack)
+        self._learn_of_queue(1, reply[3], reply[4], number)
+        return verdicts_of(reply), reply[3]
+
+    def hand_back(
+        self,
+        at: tuple[str, int] | None,
+        keys: Sequence[str],
+        verdicts: Sequence[Verdict],
+        spilled: dict[str, bytes],
+    ) -> list[bool]:
+        """Settles tasks, and puts others of the last claim, which it has not begun, back where they were.
+        ``at``: key and attempt of the task it is at."""
+        flat = [part for verdict in verdicts for part in self._told_of(verdict)]
+        current = (b"", "") if at is None else (packed_worker(self.card.worker_id, at[1]), at[0])
+
+        def pack(member: MemberArgs) -> list[bytes]:
+            call = self.store.scripts.hand_back(member, self._number, current, keys, *flat)
+            return [*self.store.keep_spilled(member[0], spilled), call]
+
+        return verdicts_of(self._write(pack))
+
     def claim(self, n: int, timeout: float) -> list[bytes]:
         """Takes up to n queued tasks, waiting up to ``timeout`` for the first; the running records.
 

@@ -14,6 +14,7 @@ from typing import Any
 from . import _children
 from ._capture import Capture
 from ._children import Born, Channel
+from ._journal import Journal, Left
 from ._store_roster import WorkerCard
 from ._verdict import Report, Verdict, judge
 
@@ -29,7 +30,7 @@ class WorkerProcess:
     """A process that is a worker, or becomes one once it is ``admitted`` to the network.
 
     ``ran``: its loop was begun. ``killed``: why it was killed from here. ``deadline``: monotonic time at
-    which it is to be killed, because of ``overdue``.
+    which it is to be killed, because of ``overdue``. ``journal``: where it writes what it is at, if it does.
     """
 
     card: WorkerCard
@@ -41,6 +42,7 @@ class WorkerProcess:
     killed: str | None = None
     deadline: float = NEVER
     overdue: str = ""
+    journal: Journal | None = None
 
     def limit(self, seconds: float, overdue: str) -> None:
         """Gives the process so long from now, unless it has less already."""
@@ -82,10 +84,16 @@ class WorkerProcess:
         self.capture.finish()
         return judge(status, self.report, self.killed, self.capture.tail())
 
+    def left(self) -> Left | None:
+        """What it was at when it ended; None where nobody knows."""
+        return None if self.journal is None else self.journal.read()
+
     def abandon(self) -> None:
         """Lets go of all descriptors, after the end or in another worker's process."""
         self.capture.abandon()
         self.born.abandon()
+        if self.journal is not None:
+            self.journal.close()
 
 
 @dataclass(slots=True)
@@ -101,7 +109,7 @@ class Slot:
     reload: bool = False
 
 
-def bear(card: WorkerCard, log: int | None) -> WorkerProcess | Channel:
+def bear(card: WorkerCard, log: int | None, journal: Journal | None) -> WorkerProcess | Channel:
     """Makes a process; in the new one returns its end of the channel, with signals still held back."""
     born: Born | Channel | None = None
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -112,4 +120,5 @@ def bear(card: WorkerCard, log: int | None) -> WorkerProcess | Channel:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if isinstance(born, Channel):
         return born
-    return WorkerProcess(replace(card, pid=born.pid), born, Capture(born.stdout, born.stderr, log))
+    capture = Capture(born.stdout, born.stderr, log)
+    return WorkerProcess(replace(card, pid=born.pid), born, capture, journal=journal)

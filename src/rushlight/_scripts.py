@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -44,6 +45,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "claim:full": ("control", "running", "events", *_LINE),
     "settle_claim": ("control", *_SETTLING, "queued", "queue", "bell"),
     "settle_claim:full": ("control", *_SETTLING, *_LINE),
+    "exchange": ("control", *_SETTLING, "queued", "queue", "bell", "leases"),
+    "exchange:full": ("control", *_SETTLING, *_LINE),
+    "hand_back": (*_LOSING, "orders", "index", "finished"),
     "drop": (*_LOSING, "orders", "answers"),
     "retry": ("control", *_SETTLING, *_LINE, "answers"),
     "look": ("control", "index", "queued", "running", "finished", "failed", "lapses"),
@@ -234,15 +238,31 @@ class Scripts(SharingScripts, RosterScripts):
 
     def claim(self, member: MemberArgs, worker: bytes, n: int, woken: bool, number: int) -> bytes:
         return self._pack(
-            variant("claim", member), (*member[:3], worker, n, int(woken), _claim_number(number))
+            variant("claim", member), (*member[:3], worker, n, int(woken), claim_number(number))
         )
 
     def settle_claim(
         self, member: MemberArgs, worker: bytes, n: int, verdict: tuple[Argument, ...], number: int
     ) -> bytes:
         return self._pack(
-            variant("settle_claim", member), (*member[:3], worker, n, *verdict, _claim_number(number))
+            variant("settle_claim", member), (*member[:3], worker, n, *verdict, claim_number(number))
         )
+
+    def exchange(self, member: MemberArgs, worker: bytes, n: int, number: int, *verdicts: Argument) -> bytes:
+        return self._pack(
+            variant("exchange", member), (*member[:3], worker, n, claim_number(number), *verdicts)
+        )
+
+    def hand_back(
+        self,
+        member: MemberArgs,
+        number: int,
+        current: tuple[bytes, str],
+        keys: Sequence[str],
+        *verdicts: Argument,
+    ) -> bytes:
+        args = (*member[:3], claim_number(number), *current, len(keys), *keys, *verdicts)
+        return self._pack("hand_back", args)
 
     def drop(
         self, epoch: str, call: Call, condition: bytes, *, every: bool, keys: tuple[str, ...] = ()
@@ -289,7 +309,7 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("reset:tasks", (epoch, "tasks", new_epoch))
 
 
-def _claim_number(number: int) -> str:
+def claim_number(number: int) -> str:
     """As text that compares like the number."""
     return f"{number:014x}"
 

@@ -9,9 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 
+<<<<<<< HEAD
 from ._records import Exit, WorkerInfo, WorkerState, WorkerUsage
+=======
+from ._journal import Left
+from ._records import Exit, WorkerInfo, WorkerState
+from ._scripts import claim_number
+>>>>>>> 5038c1f (Workers of ready-made loops take several short tasks at once; none is lost or charged when one of them dies)
 from ._store_base import new_epoch
-from ._store_reads import ReadVerbs
+from ._store_reads import ReadVerbs, packed_worker
 from ._store_tasks import TaskVerbs
 from ._trust import PYTHON
 from ._usage import Sample
@@ -60,7 +66,8 @@ class WorkerCard:
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
     """How one life of a worker ended, and the message its unfinished tasks fail with. ``comes_back``: its
-    supervisor is about to start it again, so that the network goes on expecting it."""
+    supervisor is about to start it again, so that the network goes on expecting it. ``left``: what it was
+    at, where that is known: results are recorded, and what it had not begun is queued again."""
 
     worker_id: str
     token: str
@@ -68,6 +75,7 @@ class WorkerEnd:
     message: str = CRASHED
     exit: Exit = Exit()  # noqa: RUF009 - frozen
     comes_back: bool = False
+    left: Left | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,7 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
         """Like ``bury``; but workers that were interrupted, because their task was stopped, stay expected
         with ``come_back``, and are returned apart: their supervisor is to start them again."""
         args: list[Any] = []
+        calls: list[bytes] = []
         for end in ends:
             report = {
                 "exit_code": end.exit.exit_code,
@@ -171,14 +180,26 @@ class RosterVerbs(TaskVerbs, ReadVerbs):
                 "i" if end.comes_back else _FINAL[end.state],
                 condition,
                 msgspec.msgpack.encode(report),
+                "" if end.left is None else claim_number(end.left.number),
+                "" if end.left is None else "\0".join(end.left.unbegun),
             )
-        reply = self.link.call(self.scripts.bury(self.epoch, come_back, *args))
+            if end.left is not None and end.left.results:
+                calls.append(self._results_of(end.worker_id, end.token, end.left))
+        calls.append(self.scripts.bury(self.epoch, come_back, *args))
+        reply = self.link.call_many(b"".join(calls), len(calls))[-1]
         if reply[0] == b"EPOCH":
             if not reply[1]:
                 return [], []
             self.epoch = self.heard(reply[1])
             return self.bury_or_replace(ends, come_back=come_back)
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[4]]
+
+    def _results_of(self, worker_id: str, token: str, left: Left) -> bytes:
+        """The call that records what a worker had done and not told."""
+        flat: list[str | bytes] = []
+        for key, attempt, kind, payload in left.results:
+            flat += (kind, packed_worker(worker_id, attempt), key, payload)
+        return self.scripts.settle((self.epoch, worker_id, token, True), *flat)
 
     def stop(
         self, worker_ids: Sequence[str], *, kill: bool, own: Literal["", "away", "back"] = ""

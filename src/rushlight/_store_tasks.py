@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ._names import new_key, new_keys
+from ._names import new_keys
 from ._store_base import StoreBase
 from .errors import EncodeError, UnknownKey
 
@@ -73,9 +73,10 @@ class TaskVerbs(StoreBase):
         opts: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> Encoded:
         """Encodes new tasks; raises EncodeError naming the value's path and the task's place."""
-        keys = new_keys(len(xss)) if len(xss) > 1 else [new_key()] * len(xss)
+        keys, heads = new_keys(len(xss)), None
         spilled: dict[str, bytes] = {}
-        heads = self.codec.encode_many((xss, xs_extra), (opts or repeat(None), keys))
+        if len(xss) > 1:
+            heads = self.codec.encode_many((xss, xs_extra), (opts or repeat(None), keys))
         if heads is None:
             heads = []
             for i, (key, xs, extra) in enumerate(zip(keys, xss, xs_extra, strict=True)):
@@ -92,7 +93,7 @@ class TaskVerbs(StoreBase):
         self, yss: Sequence[Fields], ys_extra: Sequence[Fields | None], spilled: dict[str, bytes]
     ) -> list[bytes]:
         """Encodes results as the scripts append them to a record."""
-        payloads = self.codec.encode_many((yss, ys_extra))
+        payloads = None if len(yss) == 1 else self.codec.encode_many((yss, ys_extra))
         if payloads is None:
             payloads = []
             for i, (ys, extra) in enumerate(zip(yss, ys_extra, strict=True)):

@@ -21,6 +21,7 @@ from ._capture import Stream, open_log_file
 from ._child import ChildJob
 from ._children import Channel, Guard
 from ._connect import StoreConfig
+from ._journal import Journal
 from ._options import Options, Specs
 from ._process import EXIT_TIME, NEVER, SIGNALS, Slot, WorkerProcess, bear
 from ._records import Exit, WorkerState
@@ -174,11 +175,13 @@ class Supervisor:
             worker.reload, worker.restarts_left = False, spec.max_restarts
         card = self._options.card(worker.spec_id, spec, worker.worker_id, 0)
         log = open_log_file(spec.log_dir, worker.worker_id)
-        process = bear(card, log)
+        # A process that is started anew does not see this one's memory.
+        journal = None if self._options.spawn else Journal()
+        process = bear(card, log, journal)
         if isinstance(process, Channel):
             if log is not None:
                 os.close(log)
-            return self._become(card, process)
+            return self._become(card, process, journal)
         worker.process = process
         self._guard.add(process.born.pid)
         for stream, descriptor in process.capture.descriptors.items():
@@ -188,7 +191,7 @@ class Supervisor:
             self._watch.add(process.born.pidfd, partial(self._on_end, worker, process))
         return process
 
-    def _become(self, card: WorkerCard, channel: Channel) -> ChildJob:
+    def _become(self, card: WorkerCard, channel: Channel, journal: Journal | None) -> ChildJob:
         """In the new process: lets go of all that is the supervisor's."""
         if self._options.spawn:
             _children.start_anew(channel)
@@ -196,9 +199,8 @@ class Supervisor:
         self._guard.abandon()
         for process in self._processes():
             process.abandon()
-        return ChildJob(
-            self._config, self._options.network, card, card.spec, channel, self._specs.known(card.spec)
-        )
+        spec = self._specs.known(card.spec)
+        return ChildJob(self._config, self._options.network, card, card.spec, channel, spec, journal)
 
     def _admit(self, born: list[tuple[Slot, WorkerProcess]]) -> None:
         """Registers new processes, all in one command, and lets them begin; or ends them."""
@@ -250,15 +252,14 @@ class Supervisor:
             return
         self._guard.remove(process.born.pid)
         self._watch.remove(*watched)
+        left = process.left()
         process.abandon()
         worker.process = None
         if not process.admitted:
             return
         card = process.card
         again = bool(verdict.failed and process.ran and worker.restarts_left and not self._stopping)
-        end = WorkerEnd(
-            card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, comes_back=again
-        )
+        end = WorkerEnd(card.worker_id, card.token, verdict.state, verdict.message, verdict.exit, again, left)
         self._uplink.ended(end, process.capture.take())
         if again:
             lives = self._specs.known(card.spec).max_restarts - worker.restarts_left

@@ -4,7 +4,8 @@
 -- report is kept even so, the first that says how the process ended. Only the life the token names is ended. Letter i: it is about to come back.
 -- KEYS: control running failed failures tallies workers events, then the line, then ends.
 -- ARGV: epoch, '1' where interrupted workers are to come back, then per worker: id, token, letter, condition,
---   report (packed).
+--   report (packed), and where it is known what its process was at ('' else) the number of the last claim that had
+--   come to it, and the keys it had taken and not begun, with \0 between them. These go back into the line.
 -- Reply: {'ok', ids ended now, keys failed, keys queued again, ids to be started again}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
 local refused = wrong_epoch(c[1], ARGV[1])
@@ -24,15 +25,17 @@ local function note_end(wid, report)
   redis.call('HSET', keys.ends, wid, stamp .. report)
 end
 
-for i = 3, #ARGV, 5 do
+for i = 3, #ARGV, 7 do
   local wid, token, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
+  local claim = redis.call('HGET', keys.control, 'c:' .. wid)
   if status and string.sub(status, 2) == token then
     note_end(wid, ARGV[i + 4])
     if ARGV[2] == '1' and letter ~= 'i' and is_interrupted(status) then
       back[#back + 1] = wid
     elseif retire(keys, wid, status, letter) then
       ids[#ids + 1] = wid
+      spare(keys, wid, claim, ARGV[i + 5], ARGV[i + 6])
       local said, lost = card(keys, wid), letter == 'l' or letter == 'i'
       -- Killed here means by its supervisor, whose time was over: no fault of the task's.
       gone[wid] = {condition = ARGV[i + 3], requeue = lost and said.on_lost == 'requeue',

@@ -42,7 +42,10 @@ else
       redis.call('HDEL', keys.running, key)
       dropped[#dropped + 1] = key
       fail(keys, key, value, ARGV[4], stamp)
-      redis.call('HINCRBY', keys.tallies, 'x:' .. interrupt(keys, value, gone), 1)
+      local _, wid = cmsgpack.unpack_one(value, 0)
+      redis.call('HINCRBY', keys.tallies, 'x:' .. wid, 1)
+      -- Else the worker hears that it is not its own any more, when it is at it for long.
+      if not took_ahead(keys, wid, key) then interrupt(keys, wid, gone) end
     end
   end
   if next(gone) then lose(keys, gone, now) end

@@ -58,7 +58,7 @@ for _, entry in ipairs(redis.call('ZRANGEBYSCORE', keys.deadlines, '-inf', until
       redis.call('HDEL', keys.running, key)
       redis.call('HINCRBY', keys.tallies, 'x:' .. wid, 1)
       lapse(keys, key, value, said, stamp, now)
-      interrupt(keys, value, stopped)
+      interrupt(keys, wid, stopped)
     end
   end
 end

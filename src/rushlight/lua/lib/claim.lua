@@ -1,6 +1,7 @@
 -- Moves queued tasks to a worker. Claims are numbered per worker: a late duplicate of a claim gets the
 -- stored answer, never another task. Numbers are texts of fourteen digits, so that they compare as they are; an
--- answer is the number and the keys, with \0 between these. Needs gate, line.
+-- answer is the number and the keys, with \0 between these, and one before the first where the worker may begin with
+-- any but the first later (`took_ahead`). Needs gate, line.
 
 local function replay(running, worker, answer)
   local values = {}
@@ -11,36 +12,74 @@ local function replay(running, worker, answer)
   return values
 end
 
--- Claims up to n tasks under number `number`; `worker` is the packed worker id. Returns the running records, and
--- in how many microseconds a delayed task becomes due (-1: none). Who was asked to leave gets no more.
-local function claim(keys, wid, worker, number, n, me, now)
-  if me.claim and number <= string.sub(me.claim, 1, 14) then return replay(keys.running, worker, me.claim), -1 end
-  if me.letter == 'd' then n = 0 end
-  local stamp, values, answer = cmsgpack.pack(now), {}, {}
-  local due = keys.full and line_up_due(keys, now)
-  while #values < n do
+-- Takes up to n tasks off a line that is the plain queue alone, with as few commands as one; keys and records.
+local function take_many(keys, n)
+  local names, values = {}, {}
+  while #names < n do
+    local found = redis.call('LPOP', keys.queue, n - #names)
+    if not found then break end
+    for i, value in ipairs(redis.call('HMGET', keys.queued, unpack(found))) do
+      -- None: it was cancelled.
+      if value then names[#names + 1], values[#values + 1] = found[i], value end
+    end
+  end
+  if #names > 0 then redis.call('HDEL', keys.queued, unpack(names)) end
+  return names, values
+end
+
+-- Takes up to n tasks off a line of any kind; keys and records. `ahead`: one with a time limit, which begins to run
+-- when it is taken, is taken alone.
+local function take_each(keys, wid, n, now, ahead)
+  local names, values = {}, {}
+  while #names < n do
     local key, value, at, attempt = next_queued(keys, wid)
-    if not key then
-      -- Once a draining network's queue is empty the token stays, for every waiter to hear of it.
-      local needed = (me.drain and redis.call('HLEN', keys.queued) == 0)
-        or (keys.full and redis.call('ZCARD', keys.private) > 0)
-      if not needed then redis.call('DEL', keys.bell) end
+    if not key then break end
+    local _, opts = cmsgpack.unpack_one(value, at)
+    local limit = type(opts) == 'table' and opts.t
+    if limit and ahead and #names > 0 then
+      line_up_first(keys, line_entry(key, attempt), opts)
       break
     end
     redis.call('HDEL', keys.queued, key)
-    if keys.full then
-      local _, opts = cmsgpack.unpack_one(value, at)
-      if type(opts) == 'table' and opts.t then
-        local deadline = string.format('%.0f', now + opts.t * 1000000)
-        redis.call('ZADD', keys.deadlines, deadline, line_entry(key, attempt))
-      end
+    if limit then
+      redis.call('ZADD', keys.deadlines, string.format('%.0f', now + limit * 1000000), line_entry(key, attempt))
+      if ahead then n = 1 end
     end
-    value = worker .. value .. stamp
-    redis.call('HSET', keys.running, key, value)
-    values[#values + 1] = value
-    answer[#answer + 1] = key
+    names[#names + 1], values[#values + 1] = key, value
   end
-  redis.call('HSET', keys.control, 'c:' .. wid, number .. table.concat(answer, '\0'))
+  return names, values
+end
+
+-- Claims up to n tasks under number `number`; `worker` is the packed worker id. Returns the running records, and
+-- in how many microseconds a delayed task becomes due (-1: none). Who was asked to leave gets no more. `ahead`:
+-- whether the worker does not begin with all of them at once.
+local function claim(keys, wid, worker, number, n, me, now, ahead)
+  if me.claim and number <= string.sub(me.claim, 1, 14) then return replay(keys.running, worker, me.claim), -1 end
+  if me.letter == 'd' then n = 0 end
+  local due = keys.full and line_up_due(keys, now)
+  local names, values
+  -- More than a thousand at once are too much for a script's stack.
+  if keys.full or n > 1000 then
+    names, values = take_each(keys, wid, n, now, ahead)
+  else
+    names, values = take_many(keys, n)
+  end
+  if #names < n then
+    -- Once a draining network's queue is empty the token stays, for every waiter to hear of it.
+    local needed = (me.drain and redis.call('HLEN', keys.queued) == 0)
+      or (keys.full and redis.call('ZCARD', keys.private) > 0)
+    if not needed then redis.call('DEL', keys.bell) end
+  end
+  local stamp, mark = cmsgpack.pack(now), ahead and #names > 1 and '\0' or ''
+  for first = 1, #names, 1000 do
+    local records = {}
+    for i = first, math.min(first + 999, #names) do
+      values[i] = worker .. values[i] .. stamp
+      records[#records + 1], records[#records + 2] = names[i], values[i]
+    end
+    redis.call('HSET', keys.running, unpack(records))
+  end
+  redis.call('HSET', keys.control, 'c:' .. wid, number .. mark .. table.concat(names, '\0'))
   if #values > 0 then
     announce(keys.events, me.watch, now)
     if me.drain and redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end

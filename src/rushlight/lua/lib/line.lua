@@ -49,6 +49,21 @@ local function line_up(keys, entry, opts, alone)
   end
 end
 
+-- Puts an entry in front of those of its kind.
+local function line_up_first(keys, entry, opts)
+  opts = type(opts) == 'table' and opts or {}
+  -- Sorts before all places, and before those that were put in front earlier.
+  local function front() return string.format('-%013x', 2 ^ 51 - redis.call('HINCRBY', keys.control, 'places', 1)) end
+  if opts.w and is_expected(keys, opts.w) then
+    redis.call('ZADD', keys.private, 0, opts.w .. '\0' .. front() .. entry)
+  elseif opts.p and opts.p ~= 0 then
+    redis.call('ZADD', keys.ranked, -opts.p, front() .. entry)
+  else
+    redis.call('LPUSH', keys.queue, entry)
+  end
+  ring(keys.bell)
+end
+
 -- A task that waits for a time rings now: whoever hears learns when to look again.
 local function line_up_later(keys, entry, due)
   redis.call('ZADD', keys.delayed, string.format('%.0f', due), entry)

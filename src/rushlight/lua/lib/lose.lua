@@ -73,11 +73,42 @@ local function card(keys, wid)
   return said
 end
 
--- A task was taken from its worker, whose id is returned. One under a supervisor ends with it: it may hang in the
--- task, so its process is replaced, and until then it may not write (letter i; one that was asked to leave has
--- left). What becomes of its other tasks is its policy's business, as with any loss.
-local function interrupt(keys, value, gone)
-  local _, wid = cmsgpack.unpack_one(value, 0)
+-- Whether the task is one of several that its worker has taken and tells of later: then nobody but the worker
+-- knows which it is at (see lib/claim).
+local function took_ahead(keys, wid, key)
+  local claim = redis.call('HGET', keys.control, 'c:' .. wid)
+  return claim and string.byte(claim, 15) == 0
+    and string.find(string.sub(claim, 15) .. '\0', '\0' .. key .. '\0', 1, true) ~= nil
+end
+
+-- Puts a running task that was never begun back where it was: first in line, in the same attempt. Said of tasks
+-- in the opposite order, they stand as before.
+local function give_back(keys, wid, key)
+  local value = redis.call('HGET', keys.running, key)
+  if not value then return end
+  local at_attempt, holder = cmsgpack.unpack_one(value, 0)
+  if holder ~= wid then return end
+  local at, attempt = cmsgpack.unpack_one(value, at_attempt)
+  local _, opts = cmsgpack.unpack_one(value, at)
+  redis.call('HDEL', keys.running, key)
+  redis.call('HSET', keys.queued, key, string.sub(value, at_attempt + 1, #value - 9))
+  line_up_first(keys, line_entry(key, attempt), opts)
+end
+
+-- Puts back what a worker that has ended had taken and not begun: `unbegun`, or all of `claim` (the last the server
+-- has answered) where that had not come to it yet, but claim `number` at the latest.
+local function spare(keys, wid, claim, number, unbegun)
+  if number == '' then return end
+  if claim and string.byte(claim, 15) == 0 and string.sub(claim, 1, 14) > number then unbegun = string.sub(claim, 15) end
+  local names = {}
+  for key in string.gmatch(unbegun, '[^%z]+') do table.insert(names, 1, key) end
+  for _, key in ipairs(names) do give_back(keys, wid, key) end
+end
+
+-- A task was taken from its worker. One under a supervisor ends with it: it may hang in the task, so its process
+-- is replaced, and until then it may not write (letter i; one that was asked to leave has left). What becomes of
+-- its other tasks is its policy's business, as with any loss.
+local function interrupt(keys, wid, gone)
   local status = redis.call('HGET', keys.control, 'w:' .. wid)
   local said = card(keys, wid)
   if said.supervisor ~= '' and is_live(status) then
@@ -89,5 +120,4 @@ local function interrupt(keys, value, gone)
     redis.call('XADD', keys.orders, 'MAXLEN', '~', 1000, '*', 'o',
       cmsgpack.pack({op = 'replace', worker_ids = {wid}, token = string.sub(status, 2)}))
   end
-  return wid
 end

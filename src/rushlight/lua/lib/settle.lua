@@ -159,11 +159,8 @@ local function decided_so(keys, at, key, who, kind, payload)
   return string.sub(value, at_condition + 1, at_condition + #said) == said and 1 or 0
 end
 
-local function finish(keys, key, value, payload, stamp)
-  redis.call('HDEL', keys.running, key)
-  local length = redis.call('RPUSH', keys.finished, '\156' .. value .. stamp .. payload)
-  redis.call('HSET', keys.index, key, string.format('%d', length - 1))
-  if not keys.full then return end
+-- What is left of a task that has finished, besides its record.
+local function wind_up(keys, key, value)
   release(keys, key)
   local at_attempt = cmsgpack.unpack_one(value, 0)
   local at, attempt = cmsgpack.unpack_one(value, at_attempt)
@@ -174,11 +171,52 @@ local function finish(keys, key, value, payload, stamp)
   end
 end
 
+local function finish(keys, key, value, payload, stamp)
+  redis.call('HDEL', keys.running, key)
+  local length = redis.call('RPUSH', keys.finished, '\156' .. value .. stamp .. payload)
+  redis.call('HSET', keys.index, key, string.format('%d', length - 1))
+  if keys.full then wind_up(keys, key, value) end
+end
+
+-- Finishes a batch with as few commands as one task takes, where all is as it should be: results only, each of a
+-- task of its own that this attempt holds. Returns how many, or nil where one by one is the way, before any write.
+local function finish_many(keys, first, last, stamp)
+  local n, names, values, records, places, seen = 0, {}, {}, {}, {}, {}
+  for i = first, last, 4 do
+    n = n + 1
+    names[n] = ARGV[i + 2]
+    if ARGV[i] ~= 'f' or seen[names[n]] then return nil end
+    seen[names[n]] = true
+  end
+  if n > 1000 then return nil end
+  for j, value in ipairs(redis.call('HMGET', keys.running, unpack(names))) do
+    local i = first + 4 * (j - 1)
+    local who = ARGV[i + 1]
+    if not value or string.sub(value, 1, #who) ~= who then return nil end
+    values[j], records[j] = value, '\156' .. value .. stamp .. ARGV[i + 3]
+  end
+  redis.call('HDEL', keys.running, unpack(names))
+  local length = redis.call('RPUSH', keys.finished, unpack(records))
+  for j = 1, n do
+    places[2 * j - 1], places[2 * j] = names[j], string.format('%d', length - n + j - 1)
+  end
+  redis.call('HSET', keys.index, unpack(places))
+  for j = 1, keys.full and n or 0 do wind_up(keys, names[j], values[j]) end
+  return n
+end
+
 -- Settles a batch: ARGV from `first` on in fours: 'f' or 'x', who, key, payload. All keys are looked at
 -- before the first write, so an unknown one leaves everything as it was. Returns the refusal, or nil and
 -- the list of 1 (decided by this worker) and 0 (by another). `gone`: a life that is over decides nothing more,
 -- also where another goes by its id by now.
 local function settle(keys, wid, first, last, now, gone)
+  local stamp, verdicts, done, lost = cmsgpack.pack(now), {}, 0, 0
+  local many = last - first > 3 and not gone and finish_many(keys, first, last, stamp)
+  if many then
+    redis.call('HINCRBY', keys.tallies, 'f:' .. wid, many)
+    for n = 1, many do verdicts[n] = 1 end
+    return nil, verdicts
+  end
   local plan, unknown = {}, {}
   for i = first, last, 4 do
     local ours, value, at = standing(keys, ARGV[i + 2], ARGV[i + 1])
@@ -187,7 +225,6 @@ local function settle(keys, wid, first, last, now, gone)
     plan[#plan + 1] = {i, ours, value, at}
   end
   if #unknown > 0 then return {'UNKNOWN', unknown} end
-  local stamp, verdicts, done, lost = cmsgpack.pack(now), {}, 0, 0
   for n, step in ipairs(plan) do
     local i, ours, value, at = step[1], step[2], step[3], step[4]
     local kind, who, key, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
