@@ -119,6 +119,7 @@ def test_a_task_with_a_time_limit_is_taken_alone(ground: Ground) -> None:
     keys = [*ground.push(2), *push(ground, 1, timeout=600), *ground.push(2)]
     worker = ground.member()
     assert keys[:2] == exchange(ground, worker, [], 9)
+    assert 1 == ground.raw.llen(ground.key("bell"))
     assert keys[2:3] == exchange(ground, worker, keys[:2], 9)
     assert 1 == ground.raw.zcard(ground.key("deadlines"))
     assert keys[3:] == exchange(ground, worker, keys[2:3], 9)

@@ -12,28 +12,29 @@ local function replay(running, worker, answer)
   return values
 end
 
--- Takes up to n tasks off a line that is the plain queue alone, with as few commands as one; keys and records.
+-- Takes up to n tasks off a line that is the plain queue alone, with as few commands as one: keys, records, and
+-- whether there are no more.
 local function take_many(keys, n)
-  local names, values = {}, {}
-  while #names < n do
+  local names, values, dry = {}, {}, false
+  while #names < n and not dry do
     local found = redis.call('LPOP', keys.queue, n - #names)
-    if not found then break end
-    for i, value in ipairs(redis.call('HMGET', keys.queued, unpack(found))) do
+    dry = not found
+    for i, value in ipairs(found and redis.call('HMGET', keys.queued, unpack(found)) or {}) do
       -- None: it was cancelled.
       if value then names[#names + 1], values[#values + 1] = found[i], value end
     end
   end
   if #names > 0 then redis.call('HDEL', keys.queued, unpack(names)) end
-  return names, values
+  return names, values, dry
 end
 
--- Takes up to n tasks off a line of any kind; keys and records. `ahead`: one with a time limit, which begins to run
--- when it is taken, is taken alone.
+-- The same off a line of any kind. `ahead`: a task with a time limit, which begins to run when it is taken, is taken
+-- alone.
 local function take_each(keys, wid, n, now, ahead)
   local names, values = {}, {}
   while #names < n do
     local key, value, at, attempt = next_queued(keys, wid)
-    if not key then break end
+    if not key then return names, values, true end
     local _, opts = cmsgpack.unpack_one(value, at)
     local limit = type(opts) == 'table' and opts.t
     if limit and ahead and #names > 0 then
@@ -47,7 +48,7 @@ local function take_each(keys, wid, n, now, ahead)
     end
     names[#names + 1], values[#values + 1] = key, value
   end
-  return names, values
+  return names, values, false
 end
 
 -- Claims up to n tasks under number `number`; `worker` is the packed worker id. Returns the running records, and
@@ -57,14 +58,14 @@ local function claim(keys, wid, worker, number, n, me, now, ahead)
   if me.claim and number <= string.sub(me.claim, 1, 14) then return replay(keys.running, worker, me.claim), -1 end
   if me.letter == 'd' then n = 0 end
   local due = keys.full and line_up_due(keys, now)
-  local names, values
+  local names, values, dry
   -- More than a thousand at once are too much for a script's stack.
   if keys.full or n > 1000 then
-    names, values = take_each(keys, wid, n, now, ahead)
+    names, values, dry = take_each(keys, wid, n, now, ahead)
   else
-    names, values = take_many(keys, n)
+    names, values, dry = take_many(keys, n)
   end
-  if #names < n then
+  if dry then
     -- Once a draining network's queue is empty the token stays, for every waiter to hear of it.
     local needed = (me.drain and redis.call('HLEN', keys.queued) == 0)
       or (keys.full and redis.call('ZCARD', keys.private) > 0)
