@@ -165,7 +165,8 @@ def _prepare(job: ChildJob) -> Ready:
             importlib.import_module(package)
         loop, kwargs, names = open_code(store, spec)
         _set_globals(loop, names)
-        worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel), job.journal)
+        worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel))
+        worker._journal = job.journal
         _check_call(loop, worker, kwargs)
         if isinstance(loop, Preparing):
             loop.prepare(worker, **kwargs)

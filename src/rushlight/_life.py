@@ -20,8 +20,9 @@ from ._records import WorkerState
 from ._scripts import MemberArgs
 from ._stems import Stems
 from ._store import Store
+from ._store_ends import WorkerEnd
 from ._store_reads import packed_worker
-from ._store_roster import WorkerCard, WorkerEnd
+from ._store_roster import WorkerCard
 from ._store_tasks import pack_text, unknown_keys
 from .errors import ConfigError, StoreError, UnknownKey, WorkerLost
 

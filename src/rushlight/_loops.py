@@ -16,7 +16,7 @@ from . import _inputs, _seeds
 from ._isolated import Ended, Isolation
 from ._records import Task
 from ._store import Store
-from ._store_roster import CRASHED
+from ._store_ends import CRASHED
 from ._turns import Turns
 from ._worker import RushWorker
 from .errors import ConfigError

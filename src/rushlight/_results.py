@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from . import _seeds
 from ._calls import decode_value, open_error
 from ._store import Store
-from ._store_roster import CRASHED, KILLED
+from ._store_ends import CRASHED, KILLED
 from .errors import (
     DataMissing,
     RushlightError,

@@ -27,7 +27,8 @@ from ._process import EXIT_TIME, NEVER, SIGNALS, Slot, WorkerProcess, bear
 from ._records import Exit, WorkerState
 from ._spec import StartSpec
 from ._store import OrderListener, Store
-from ._store_roster import WorkerCard, WorkerEnd
+from ._store_ends import WorkerEnd
+from ._store_roster import WorkerCard
 from ._uplink import Uplink
 from ._watch import Parent, SignalPipe, Watch
 from .errors import ConfigError, DataMissing, RushlightError, StoreError, WorkerLost

@@ -16,7 +16,8 @@ from ._alarms import Alarms
 from ._capture import Capture
 from ._records import WorkerState
 from ._store import Order, OrderListener, Store
-from ._store_roster import WorkerCard, WorkerEnd
+from ._store_ends import WorkerEnd
+from ._store_roster import WorkerCard
 from ._usage import Sampler
 from .errors import StoreError
 

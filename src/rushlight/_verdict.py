@@ -10,7 +10,7 @@ from typing import Literal
 
 from ._children import Status
 from ._records import Exit, WorkerState
-from ._store_roster import CRASHED, KILLED
+from ._store_ends import CRASHED, KILLED
 
 #: How a worker process ended by its own account; None without one.
 Kind = Literal["returned", "stopped", "failed", "unready"]

@@ -16,11 +16,8 @@ from typing import Any, Self, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
-<<<<<<< HEAD
 from ._forms import taken_task
-=======
 from ._journal import Journal
->>>>>>> 5038c1f (Workers of ready-made loops take several short tasks at once; none is lost or charged when one of them dies)
 from ._lease import LeaseThread
 from ._logs import LogReader
 from ._member import Member, Verdict
@@ -88,17 +85,12 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
 
     @classmethod
     def supervised(
-        cls,
-        store: Store,
-        member: Member,
-        on_time_limit: Callable[[float], None] | None = None,
-        journal: Journal | None = None,
+        cls, store: Store, member: Member, on_time_limit: Callable[[float], None] | None = None
     ) -> RushWorker:
         """The worker of a process whose supervisor registered it and keeps its lease. ``on_time_limit`` hears
-        for how many seconds a task taken just now may run; the supervisor reads the ``journal``."""
+        for how many seconds a task taken just now may run."""
         self = cls.__new__(cls)
         self._assemble(store, member)
-        self._journal = journal
         self._lease_thread = None
         self.on_time_limit = on_time_limit
         return self

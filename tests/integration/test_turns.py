@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,7 @@ def note(path: str, x: int = 0, how: str = "") -> Any:
     if how == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "wait":
-        while not os.path.exists(f"{path}.go"):
-            time.sleep(0.01)
+        open(f"{path}.go").close()
     elif how == "fail":
         raise ValueError(f"no {x}")
     return "y" * x if how == "large" else x
@@ -41,7 +39,8 @@ def noted(path: Path) -> list[int]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """What the tasks write to."""
+    """What the tasks write to; beside it is a pipe that those read which wait."""
+    os.mkfifo(tmp_path / "noted.go")
     return tmp_path / "noted"
 
 
@@ -106,7 +105,7 @@ def test_a_long_task_holds_up_nobody(rush: Rush, path: Path) -> None:
     others = [key for i, key in enumerate(keys) if i != 150]
     assert rush.wait_for_tasks(others, timeout=60)
     assert "running" == rush.task(keys[150]).state
-    Path(f"{path}.go").touch()
+    Path(f"{path}.go").write_text("")
     assert rush.wait_for_tasks(keys, timeout=60)
     assert dict.fromkeys(range(400), 1) == Counter(noted(path))
 

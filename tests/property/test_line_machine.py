@@ -25,7 +25,7 @@ from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
 from rushlight._seeding import fix_root
 from rushlight._seeds import Seed, encode, of_task
-from rushlight._store_roster import WorkerEnd
+from rushlight._store_ends import WorkerEnd
 
 IDS = ("ann", "ben", "cleo")
 ROOT = 42

@@ -24,7 +24,7 @@ from rushlight._budget import Budget, Calls
 from rushlight._member import Member, Verdict
 from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._store import Store
-from rushlight._store_roster import WorkerEnd
+from rushlight._store_ends import WorkerEnd
 from rushlight.errors import ConfigError, UnknownKey, WorkerLost
 
 IDS = ("ann", "ben", "cleo")

@@ -24,7 +24,8 @@ from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
-from rushlight._store_roster import WorkerCard, WorkerEnd
+from rushlight._store_ends import WorkerEnd
+from rushlight._store_roster import WorkerCard
 from rushlight._store_tasks import Collecting, Encoded
 from rushlight._wire import Link
 

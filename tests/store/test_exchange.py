@@ -11,7 +11,7 @@ from rushlight import Rush
 from rushlight._journal import Left
 from rushlight._member import Member
 from rushlight._records import Exit, WorkerState
-from rushlight._store_roster import WorkerEnd
+from rushlight._store_ends import WorkerEnd
 
 CRASHED = "Worker has crashed or was killed"
 

@@ -20,7 +20,7 @@ from rushlight import Rush, RushWorker, _member, _queueing
 from rushlight._member import Member
 from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
-from rushlight._store_roster import WorkerEnd
+from rushlight._store_ends import WorkerEnd
 from rushlight.errors import ConfigError, UnknownKey, WaitTimeout
 
 Supervised = Callable[..., Member]

@@ -11,7 +11,7 @@ from harness import Background
 from rushlight._member import Member
 from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
-from rushlight._store_roster import CRASHED, KILLED, WorkerEnd
+from rushlight._store_ends import CRASHED, KILLED, WorkerEnd
 from rushlight.errors import ConfigError, WorkerLost
 
 REQUEUE = {"on_lost": "requeue"}
