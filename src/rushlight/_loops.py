@@ -30,9 +30,9 @@ def worker_loop(fn: Callable[..., Any], /, *, seeded: bool = True, **constants: 
 
     A result that is a mapping becomes the task's results as it is, any other becomes ``{"y": result}``. An
     exception, also SystemExit, fails the task with its type, message and traceback, and the loop goes on; so
-    does a result that cannot be stored, or that the server has no room for. Each task runs under its own seed
-    (see ``worker.seeded``); ``seeded=False`` leaves random numbers alone, which saves some twenty microseconds
-    a task. Leaves when it is asked to, or when the network drains and the queue is empty.
+    does a result that cannot be stored, or that the server has no room for. Each task runs under its own
+    seed (see ``worker.seeded``); ``seeded=False`` leaves random numbers alone, which saves some twenty
+    microseconds a task. Leaves when it is asked to, or when the network drains and the queue is empty.
     ``start_workers(kwargs=...)`` adds to the constants.
 
     One round trip per task while there are tasks; where they take less than two milliseconds, workers under a

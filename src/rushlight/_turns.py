@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -48,7 +47,8 @@ class Turns:
         self._ahead: deque[Task] = deque()
         self._task: Task | None = None
         self._done: list[Verdict] = []
-        self._spilled: dict[str, bytes] = {}
+        #: Large values of results, by task.
+        self._large: dict[str, dict[str, bytes]] = {}
         #: Whether the server has given several, and not heard which of them are begun.
         self._open = False
         #: Whether it is not known if a call that was to put tasks back has arrived: it must be made again.
@@ -98,7 +98,8 @@ class Turns:
             self._ran, self._seconds = self._ran + 1, self._seconds + seconds
             self._longest = max(self._longest, seconds)
             self._done.append(self._worker._verdict(task.key, kind, payload))
-            self._spilled |= spilled
+            if spilled:
+                self._large[task.key] = spilled
             if self._journal is None or not self._open:
                 return
             if not spilled and self._journal.has_room(payload):
@@ -126,7 +127,7 @@ class Turns:
         return []
 
     def _exchange(self) -> Sequence[Task]:
-        done, spilled = self._done, self._spilled
+        done, spilled = self._done, self._spilled_of(self._done)
         n = 1 if self._journal is None else self._pace.size
         try:
             if n == 1 and len(done) == 1:
@@ -141,9 +142,7 @@ class Turns:
             self._send()
             return []
         except StoreError as error:
-            if error.transient:
-                raise
-            self._send()
+            self._send_each(error)
             return []
         self._forget()
         return tasks
@@ -153,26 +152,36 @@ class Turns:
         try:
             self._settle(self._done)
         except StoreError as error:
-            if error.transient:
-                raise
-            # There is no room for one of them, or for none.
-            for verdict in self._done:
-                self._settle_or_fail(verdict)
+            self._send_each(error)
         self._forget()
+
+    def _send_each(self, error: StoreError) -> None:
+        """The server has no room for one of the results, or for none; there may be some for the reason."""
+        if error.transient:
+            raise error
+        alone = len(self._done) == 1
+        for verdict in self._done:
+            try:
+                if alone:
+                    raise error
+                self._settle([verdict])
+            except StoreError as own:
+                self._give_up(verdict, own)
+        self._forget()
+
+    def _give_up(self, verdict: Verdict, error: StoreError) -> None:
+        if error.transient or verdict.kind == "x":
+            raise error
+        said = self._worker._store.encode_condition(_inputs.condition(error))
+        self._settle([Verdict(verdict.key, verdict.attempt, "x", said)])
+
+    def _spilled_of(self, verdicts: list[Verdict]) -> dict[str, bytes]:
+        found = [self._large.get(verdict.key, {}) for verdict in verdicts] if self._large else []
+        return {digest: value for spilled in found for digest, value in spilled.items()}
 
     def _settle(self, verdicts: list[Verdict]) -> None:
         with contextlib.suppress(UnknownKey):
-            self._worker._settle(verdicts, self._spilled)
-
-    def _settle_or_fail(self, verdict: Verdict) -> None:
-        """Where the server has no room for a result, it may have some for the reason."""
-        try:
-            self._settle([verdict])
-        except StoreError as error:
-            if error.transient or verdict.kind == "x":
-                raise
-            said = self._worker._store.encode_condition(_inputs.condition(error))
-            self._settle([replace(verdict, kind="x", payload=said)])
+            self._worker._settle(verdicts, self._spilled_of([v for v in verdicts if v.kind == "f"]))
 
     def _put_back(self) -> None:
         """Sends the results, and puts what is not begun back into the queue."""
@@ -180,9 +189,12 @@ class Turns:
         back = [task.key for task in self._ahead]
         at = (self._task.key, self._task.attempt) if self._task is not None else None
         try:
-            decided = self._member.hand_back(at, back, self._done, self._spilled)
+            decided = self._member.hand_back(at, back, self._done, self._spilled_of(self._done))
         except UnknownKey:
             decided = [False] * len(self._done)
+        except StoreError as error:
+            self._send_each(error)
+            decided = self._member.hand_back(at, back, [], {})
         self._torn = self._open = False
         self._worker._let_go(self._done, decided)
         for key in back:
@@ -208,7 +220,7 @@ class Turns:
 
     def _forget(self) -> None:
         """The results are with the server."""
-        self._done, self._spilled = [], {}
+        self._done, self._large = [], {}
         if self._journal is not None:
             self._journal.clear()
 
