@@ -19,6 +19,7 @@ from ground import Ground
 from harness import Server
 from rushlight._boards import Leaderboard
 from rushlight._budget import Budget, Calls
+from rushlight._journal import Left
 from rushlight._member import Member
 from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
@@ -28,6 +29,7 @@ from rushlight._store_ends import WorkerEnd
 from rushlight._store_roster import WorkerCard
 from rushlight._store_tasks import Collecting, Encoded
 from rushlight._wire import Link
+from rushlight.errors import WorkerLost
 
 #: A time of the server's clock as a record holds it.
 _TIME = re.compile(rb"\xcf\x00\x06.{6}", re.DOTALL)
@@ -292,6 +294,25 @@ def _both(stage: Stage, verdict: Any) -> Any:
     return decided, stage.ground.taken(values)
 
 
+def _exchange(stage: Stage, *verdicts: Any) -> Any:
+    decided, values = stage.ann.exchange(list(verdicts), {}, 2)
+    return decided, stage.ground.taken(values)
+
+
+def _gone(call: Callable[[], Any]) -> bool:
+    """Whether the call hears that this life is over."""
+    try:
+        call()
+    except WorkerLost:
+        return True
+    return False
+
+
+def _left(stage: Stage) -> Left:
+    """The one task is done, the other was never begun."""
+    return Left(stage.sup.claimed, (("p1", 1, "f", stage.ground.payload(y=1)),), ("q1",))
+
+
 MANAGER: tuple[Row, ...] = (
     Row("Store.push", lambda s: s.store.push(batch("n1", "n2"))),
     Row("Store.push", lambda s: s.store.push(batch("n1", "n2", p=3, r=1, a=["q2"]))),
@@ -366,6 +387,12 @@ WORKERS: tuple[Row, ...] = (
         lambda s: s.store.drop({"message": "no"}, ["r3"]),
         name="interrupted",
     ),
+    Row(
+        "Store.bury_or_replace",
+        lambda s: _bury(s, "sup", WorkerState.LOST, left=_left(s)),
+        lambda s: s.sup.exchange([], {}, 2),
+        name="with tasks in hand",
+    ),
     Row("Member.join", lambda s: s.ann.join(WorkerState.RUNNING), late={"lives_over": GHOST}),
     Row("Member.leave", lambda s: s.ann.leave("left")),
     Row("Member.leaving", lambda s: s.ann.leaving, lambda s: setattr(s.ann, "_told", -1e9)),
@@ -400,6 +427,20 @@ WORKERS: tuple[Row, ...] = (
         lambda s: _both(s, s.ground.finishing("m1", y=1)),
         _plain_worker,
         name="plain",
+    ),
+    Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("r1", y=1), s.ground.failing("t1"))),
+    Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("r1", y=1), s.ground.finishing("t2"))),
+    Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("m1")), _plain_worker, name="plain"),
+    Row(
+        "Member.hand_back",
+        lambda s: s.ann.hand_back(("p1", 1), ["q1"], [s.ground.finishing("r1", y=1)], {}),
+        lambda s: s.ann.exchange([], {}, 2),
+    ),
+    Row(
+        "Member.hand_back",
+        lambda s: _gone(lambda: s.sup.hand_back(("p1", 1), ["q1"], [], {})),
+        lambda s: (s.sup.exchange([], {}, 2), s.store.drop({"message": "no"}, ["p1"])),
+        name="stopped",
     ),
     Row("Member.claim", lambda s: s.ground.claim(s.ann, 2)),
     Row("Member.claim", lambda s: s.ground.claim(s.ann, 2, 1.0), name="waiting"),

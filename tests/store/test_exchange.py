@@ -12,6 +12,7 @@ from rushlight._journal import Left
 from rushlight._member import Member
 from rushlight._records import Exit, WorkerState
 from rushlight._store_ends import WorkerEnd
+from rushlight.errors import WorkerLost
 
 CRASHED = "Worker has crashed or was killed"
 
@@ -193,7 +194,9 @@ def test_the_task_at_hand_of_several_is_interrupted_once_it_takes_long(ground: G
     ann = ground.member("ann", supervisor="sup")
     exchange(ground, ann, [], 3)
     ground.store.drop({"message": "Cancelled"}, keys[1:2])
-    ann.hand_back((keys[1], 1), keys[2:], [ground.finishing(keys[0])], {})
+    for _ in range(2):
+        with pytest.raises(WorkerLost):
+            ann.hand_back((keys[1], 1), keys[2:], [ground.finishing(keys[0])], {})
     assert 1 == ground.raw.xlen(ground.key("orders"))
     assert {keys[0]: "finished", keys[1]: "failed", keys[2]: "queued"} == ground.states()
 

@@ -7,7 +7,7 @@ import msgspec
 from ground import Ground
 from rushlight._member import Member
 from rushlight._records import Exit, WorkerState
-from rushlight._store_roster import WorkerEnd
+from rushlight._store_ends import WorkerEnd
 from rushlight._store_tasks import Collecting, Encoded
 
 

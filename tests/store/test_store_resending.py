@@ -37,6 +37,7 @@ WITHOUT_ROW = {
     "Store.listen": "only reads; a line that breaks is told to the supervisor, which listens anew",
     "Member.begin_behind": "sends nothing",
     "Member.end_behind": "hears what begin and settle sent: test_store_connections has cut connections",
+    "Member.claimed": "sends nothing",
     "Member.gone": "sends nothing",
 }
 
