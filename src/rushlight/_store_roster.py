@@ -115,15 +115,18 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         return Beat(reply[1].decode(), reply[2])
 
     def reap(self) -> list[str]:
-        """Declares workers lost whose lease ran out; returns those this call found."""
-        if not self.epoch and not self._adopt():
-            return []
+        """Declares workers lost whose lease ran out; returns those this call found. A network that is gone
+        does not come back for it."""
         condition = self.encode_condition(
             {"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"}
         )
         call = self.new_call()
-        reply = self.write(lambda epoch: self.scripts.reap(epoch, call, condition))
-        return [wid.decode() for wid in reply[1]]
+        while self.epoch or self._adopt():
+            reply = self.link.call(self.scripts.reap(self.epoch, call, condition))
+            if reply[0] != b"EPOCH":
+                return [wid.decode() for wid in reply[1]]
+            self.epoch = ""
+        return []
 
     def _adopt(self) -> bool:
         """Takes the epoch the network has; False if it has none, and then nothing is to be done."""

@@ -7,7 +7,8 @@ import select
 import pytest
 
 from ground import Ground, Tape, lose_reply
-from harness import Background
+from harness import Background, keys_of
+from rushlight import Rush
 from rushlight._member import Member
 from rushlight._names import random_token
 from rushlight._records import Exit, WorkerState
@@ -389,3 +390,17 @@ def test_thousands_of_workers_can_be_stopped_and_reset(ground: Ground) -> None:
     assert 9000 == len(stopped)
     assert [] == ground.store.reset_all(ids)
     assert [] == ground.raw.keys(ground.key("*"))
+
+
+def test_looking_for_the_lost_begins_no_network(ground: Ground) -> None:
+    """A manager that still knows a network which is gone counts nobody there, and leaves nothing behind."""
+    ground.push()
+    ground.raw.delete(*keys_of(ground.raw, ground.network))
+    assert [] == ground.store.reap()
+    assert [] == keys_of(ground.raw, ground.network)
+    with Rush(ground.network, ground.url) as other:
+        ground.push()
+        assert 1 == other.n_tasks
+        ground.raw.delete(*keys_of(ground.raw, ground.network))
+        assert (0, 0, []) == (other.n_tasks, other.n_workers, other.lost_worker_ids)
+    assert [] == keys_of(ground.raw, ground.network)
