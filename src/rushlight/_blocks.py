@@ -18,6 +18,8 @@ from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import msgspec
+
 from ._columns import (
     FLOAT,
     MUTABLE,
@@ -35,6 +37,7 @@ from ._columns import (
     packs,
     to_series,
 )
+from ._record_decoder import field_values
 from ._records import TaskState
 from .errors import escaped
 
@@ -244,7 +247,11 @@ def _text(value: Any) -> str | None:
 
 
 def _spread(dicts: Sequence[dict[str, Any] | None]) -> tuple[Any, dict[str, list[Any]]]:
-    """One dict per row as columns by name, and the keys of each row (of all, where they agree)."""
+    """One dict (or what stands for it) per row as columns by name, and the keys of each row (of all, where
+    they agree)."""
+    if isinstance(dicts[0], msgspec.Struct):
+        found = field_values(cast("Any", dicts))
+        return tuple(found), found
     if dicts[0] is None:
         if dicts.count(None) == len(dicts):
             return None, {}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec.msgpack
 
@@ -22,17 +22,12 @@ from ._blame import label
 from ._ext import Spilled
 from ._ext_types import register_type, restore_dataclass, restore_enum
 from ._ext_write import PLAIN, element, encode
+from ._record_decoder import Names, RecordDecoder
 from ._trust import Trust, unverified_body
 from .errors import ConfigError, DataMissing, DecodeError, EncodeError, RushlightError, SecretRequired
 
 __all__ = ["Codec", "Spilled", "register_type"]
 
-_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-_Fields = dict[str, Any]
-_Record = tuple[
-    str | None, _Number, _Fields | None, str, _Fields, _Fields | None,
-    _Number, _Number, _Number, _Number, _Fields | None, _Fields | None,
-]  # fmt: skip
 #: How much of bytes that cannot be read an error keeps.
 _SHOWN: Final = 64
 #: Beyond so many rows the garbage collector would only walk what cannot be garbage.
@@ -46,7 +41,7 @@ class Codec:
     Without ``trust``, values that need pickling are refused in both directions.
     """
 
-    __slots__ = ("_decode", "_decode_records", "_most", "spill_size", "trust")
+    __slots__ = ("_decode", "_most", "_records", "spill_size", "trust")
 
     def __init__(self, trust: Trust | None = None, *, spill_size: int = 65536) -> None:
         self.trust = trust
@@ -54,9 +49,7 @@ class Codec:
         self._most: int | None = None
         reader = _Reader(trust, None)
         self._decode = reader.decode
-        self._decode_records: Callable[[Any], list[Any]] = msgspec.msgpack.Decoder(
-            list[_Record], ext_hook=reader.ext_hook
-        ).decode
+        self._records = RecordDecoder(reader.ext_hook)
 
     def limit(self, max_value_size: int | None) -> None:
         """From now on refuses to encode a column's value of more bytes; None for any number."""
@@ -175,22 +168,30 @@ class Codec:
             raise DecodeError(message, index=index, data=bytes(parts[index])[:_SHOWN])
         return rows, spilled
 
-    def decode_records(self, parts: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    def decode_records(self, parts: Sequence[bytes], names: Names | None = None) -> list[tuple[Any, ...]]:
         """Finished records (``_records.Row``), decoded, every part of the type it must have. Raises
-        DecodeError with the ``index`` of the one that could not be read."""
+        DecodeError with the ``index`` of the one that could not be read.
+
+        ``names`` are those that xs, xs_extra, ys and ys_extra probably have in all of them. Where it is so,
+        objects stand in the place of these dicts, of which ``field_values`` makes columns: in two thirds of
+        the time.
+        """
+        joined = b"".join((_header(len(parts), 0x90, 0xDC), *parts))
+        if names is not None:
+            with _collector_paused(), suppress(Exception):
+                return self._records.alike(names)(joined)
         try:
-            joined = b"".join((_header(len(parts), 0x90, 0xDC), *parts))
             if len(parts) <= _FEW:
-                return self._decode_records(joined)
+                return self._records.decode(joined)
             with _collector_paused():
-                return self._decode_records(joined)
+                return self._records.decode(joined)
         except Exception as error:
             raise self._blamed_record(parts, error) from error
 
     def _blamed_record(self, parts: Sequence[bytes], error: Exception) -> RushlightError:
         for index, part in enumerate(parts):
             try:
-                self._decode_records(b"\x91" + part)
+                self._records.decode(b"\x91" + part)
             except Exception as own:
                 found = own if isinstance(own, RushlightError) else _undecodable(own, part)
                 fields = {**found.fields, "index": index}

@@ -18,6 +18,7 @@ import msgspec
 from ._blocks import SIDES, StatedRow
 from ._codec import Codec, Spilled
 from ._disk_cache import digest_of
+from ._record_decoder import Names
 from ._records import Counts, TaskState
 from ._store import Store
 from ._store_finished import Rows, View
@@ -85,7 +86,7 @@ class _Columns(Codec):
     ) -> tuple[list[Any], list[Spilled]]:
         return [[_opened(item) for item in _items.decode(part)] for part in parts], []
 
-    def decode_records(self, parts: Sequence[bytes]) -> list[Any]:
+    def decode_records(self, parts: Sequence[bytes], names: Names | None = None) -> list[Any]:  # noqa: ARG002
         return self.decode_rows(parts)[0]
 
 
@@ -247,8 +248,8 @@ class FrozenStore:
     def _decoded(self, state: TaskState, picked: slice = slice(None)) -> Rows:
         return self.rows(self._rows[state][picked])
 
-    def rows(self, records: list[bytes]) -> Rows:
-        return list(_bare.decode_records(records)) if records else []
+    def rows(self, records: list[bytes], names: Names | None = None) -> Rows:
+        return list(_bare.decode_records(records, names)) if records else []
 
     def finished_parts(self, view: View) -> Generator[list[bytes]]:
         yield view.finished

@@ -171,7 +171,8 @@ class TaskReader:
         with closing(self._store.finished_parts(view)) as parts:
             for records in parts:
                 with gc_paused(len(records)):
-                    self._finished.extend(self._store.rows(records), pack=pack)
+                    names = self._finished.names()
+                    self._finished.extend(self._store.rows(records, names), pack=pack, many=True)
 
     # --- single tasks, keys, counts -------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import hiredis
 
 from ._connect import refusal
+from ._record_decoder import Names
 from ._store_base import StoreBase
 from ._wire import Link, command
 
@@ -105,9 +106,9 @@ class FinishedReads(StoreBase):
         part: list[bytes] = records
         return part
 
-    def rows(self, records: list[bytes]) -> Rows:
-        """Finished records, decoded."""
-        return cast("Rows", self.codec.decode_records(records)) if records else []
+    def rows(self, records: list[bytes], names: Names | None = None) -> Rows:
+        """Finished records, decoded; ``names`` as in ``Codec.decode_records``."""
+        return cast("Rows", self.codec.decode_records(records, names)) if records else []
 
 
 def _rows_of(size: int, records: Sequence[bytes]) -> int:

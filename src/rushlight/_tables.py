@@ -34,6 +34,7 @@ from ._columns import STR, Kind, dtype_of, frame_of, to_series
 from ._fast import FewRows, Tail
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, usage_table, worker_table
 from ._merging import merge, stacked
+from ._record_decoder import Names
 from ._records import Task, TaskState
 from ._spilled import Resolve, load, resolved
 
@@ -95,14 +96,15 @@ class FinishedTable:
     def __len__(self) -> int:
         return self._n
 
-    def extend(self, rows: Sequence[Sequence[Any]], *, pack: bool = False) -> None:
+    def extend(self, rows: Sequence[Sequence[Any]], *, pack: bool = False, many: bool = False) -> None:
         """Add decoded rows (``_records.Row``), which are the table's from now on.
 
         Many become columns at once, so that no more of them than a slice exist as Python values at a time;
-        ``pack`` says of which kind, and imports polars: for a table that is none of lists.
+        ``pack`` says of which kind, and imports polars: for a table that is none of lists. ``many``: these
+        are some of many, and may be what ``Codec.decode_records`` makes of ``names``.
         """
         with self._lock:
-            if len(rows) <= _MANY and len(self._new) + len(rows) < _SLICE:
+            if not many and len(rows) <= _MANY and len(self._new) + len(rows) < _SLICE:
                 self._new.extend(rows)
             else:
                 made = self._made_new(pack=pack)
@@ -114,6 +116,14 @@ class FinishedTable:
                     # Now, as memory it frees is good for the next ones.
                     self._seal(packed=pack)
             self._n += len(rows)
+
+    def names(self) -> Names | None:
+        """The names that xs, xs_extra, ys and ys_extra had in all of the last large addition."""
+        with self._lock:
+            if not self._made or len(self._made[-1].shapes) != 1:
+                return None
+            xs, ys, xs_extra, ys_extra = self._made[-1].shapes[0]
+            return xs, xs_extra, ys, ys_extra
 
     def _made_new(self, *, pack: bool) -> list[Block]:
         """What waits for a table, as blocks."""

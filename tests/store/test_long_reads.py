@@ -9,7 +9,7 @@ import pytest
 
 from ground import Ground, Stats
 from harness import Background
-from rushlight import Rush, RushWorker, TaskState, _store_finished
+from rushlight import Rush, RushWorker, TaskState, _blocks, _store_finished
 from rushlight.errors import DecodeError
 
 #: Large enough for many parts of small records.
@@ -71,6 +71,38 @@ def test_a_table_read_in_parts_is_that_of_small_steps(
     else:
         assert table == other
     assert rush.keys("finished") == [task.key for task in rush.fetch_finished_tasks(as_="tasks")]
+
+
+ODD_NAMES = ["", "f1", "f0", 'a "quoted" one', "back\\slash", "new\nline", "\0", "é", "class", "key"]
+
+
+@pytest.mark.parametrize("form", ["polars", "tasks"])
+def test_names_may_be_any_and_change_amid_a_long_read(
+    rush: Rush, small_parts: None, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Records of the same names are decoded together; those of others, in between, are read as well."""
+    together: list[int] = []
+    field_values = _blocks.field_values
+    monkeypatch.setattr(
+        _blocks, "field_values", lambda objects: together.append(len(objects)) or field_values(objects)
+    )
+    xss = [dict.fromkeys(ODD_NAMES, i) for i in range(60)]
+    xss[20] |= {"more": 20}
+    del xss[30]["f0"]
+    xss[40:] = [{"z": i} for i in range(40, 60)]
+    yss = [{"y": i} if i % 7 else {} for i in range(60)]
+    rush.push_finished_tasks(xss, yss, xs_extra=[{"e": i} if i > 50 else None for i in range(60)])
+    table = rush.fetch_finished_tasks(as_=form)
+    tasks = table if form == "tasks" else rush.fetch_finished_tasks(as_="tasks")
+    assert xss == [task.xs for task in tasks]
+    assert yss == [task.ys for task in tasks]
+    assert [None] * 51 == [task.xs_extra for task in tasks[:51]]
+    # Inputs and results of some forty of them.
+    assert 30 < sum(together) < 120
+    if form == "polars":
+        assert [xs.get("class") for xs in xss] == table["class"].to_list()
+        assert [xs.get("f1") for xs in xss] == table["f1"].to_list()
+        assert [xs.get("z") for xs in xss] == table["z"].to_list()
 
 
 def test_a_long_read_costs_a_trip_per_part(ground: Ground, rush: Rush, small_parts: None) -> None:
@@ -187,7 +219,7 @@ def test_one_new_among_many_is_read_alone(
     monkeypatch.setattr(
         _store_finished.FinishedReads,
         "rows",
-        lambda store, records: decoded.append(len(records)) or rows(store, records),
+        lambda store, records, names=None: decoded.append(len(records)) or rows(store, records, names),
     )
     stream = rush.stream(timeout=0.0)
     assert 3000 == len(list(stream))
