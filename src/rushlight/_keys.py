@@ -21,7 +21,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "plain queue is in use, a "
             "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
-            "collector has handed out, when it was last heard, its process"
+            "collector has handed out, when it was last heard, its process; `wide`, by which fields are found at once"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
@@ -53,7 +53,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),
     "ends": ("hash", "worker id -> how its process ended"),
     "usage": ("hash", "worker id -> time and sample of the memory and processor time its process uses"),
-    "tallies": ("hash", "worker id -> tasks finished (`f:<id>`) and failed (`x:<id>`)"),
+    "tallies": (
+        "hash",
+        "worker id -> tasks finished (`f:<id>`) and failed (`x:<id>`), and a wide value, as in `control`",
+    ),
     "leases": ("zset", "worker id -> end of its lease by the server's clock, microseconds"),
     "budgets": ("hash", "budget -> units spent, units held, and per worker the unit it holds"),
     "boards": ("zset", "all leaderboards: scores are 0, members sort by board, score, arrival"),

@@ -5,13 +5,14 @@
 --   number created}, or a refusal of the gate.
 -- include: gate begin
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain')
-local plain, me = c[1] == ARGV[1] and c[2] == 'r' .. ARGV[3] and not c[3], nil
-if not plain then
-  local refused
-  refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
-  if refused then return refused end
-end
+local plain, letter, queued = c[1] == ARGV[1] and c[2] == 'r' .. ARGV[3] and not c[3], nil, nil
 local now, n, created = clock(), (#ARGV - 4) / 2, 0
+if not plain then
+-- include: gate
+  local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+  if refused then return refused end
+  letter, queued = riding(me, KEYS[4])
+end
 if n == 1 then
   created = begin(KEYS[2], KEYS[3], ARGV[4], ARGV[5], ARGV[6], now)
 else
@@ -34,5 +35,4 @@ else
   end
 end
 if plain then return created end
-local letter, queued = riding(me, KEYS[4])
 return {letter, queued, created}

@@ -8,10 +8,10 @@
 if ARGV[5] == '1' and ARGV[6] == '0' then
   local c = plain_worker()
   if c then
-    local key, value = next_plain(KEYS[5], KEYS[4], c.claim, ARGV[7])
+    local key, value = next_plain(KEYS[5], KEYS[4], c[6], ARGV[7])
     if key then
       local now = clock()
-      announce(KEYS[3], c.watch, now)
+      announce(KEYS[3], c[5], now)
       return take_plain(KEYS[2], KEYS[4], ARGV[4], key, value, ARGV[7], cmsgpack.pack(now))
     end
   end

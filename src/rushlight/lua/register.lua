@@ -25,6 +25,7 @@ end
 if #taken > 0 then return {'TAKEN', taken} end
 if #gone > 0 then return {'GONE', gone} end
 local first = redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2]) == 1
+redis.call('HSETNX', KEYS[1], 'wide', WIDE)
 -- Somebody may have opened the network and not confirmed it yet.
 if redis.call('PERSIST', KEYS[1]) == 1 or first then begun(KEYS[5]) end
 local books = {control = KEYS[1], tallies = KEYS[6], budgets = KEYS[7]}

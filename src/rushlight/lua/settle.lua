@@ -11,7 +11,7 @@ if #ARGV == 7 then
   if value then
     local now = clock()
     finish_plain(4, value, cmsgpack.pack(now))
-    announce(KEYS[8], c.watch, now)
+    announce(KEYS[8], c[5], now)
     return 1
   end
 end

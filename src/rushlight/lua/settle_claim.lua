@@ -9,12 +9,12 @@ if ARGV[5] == '1' then
   local c = plain_worker()
   local done = c and plain_record(6)
   if done then
-    local key, value = next_plain(KEYS[10], KEYS[9], c.claim, ARGV[10])
+    local key, value = next_plain(KEYS[10], KEYS[9], c[6], ARGV[10])
     if key then
       local now = clock()
       local stamp = cmsgpack.pack(now)
       finish_plain(6, done, stamp)
-      announce(KEYS[8], c.watch, now)
+      announce(KEYS[8], c[5], now)
       return take_plain(KEYS[3], KEYS[9], ARGV[4], key, value, ARGV[10], stamp)
     end
   end

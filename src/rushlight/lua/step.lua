@@ -9,7 +9,7 @@ local value = c and plain_record(5)
 if value then
   local now = clock()
   finish_plain(5, value, cmsgpack.pack(now))
-  announce(KEYS[8], c.watch, now)
+  announce(KEYS[8], c[5], now)
   return begin(KEYS[2], KEYS[3], ARGV[4], ARGV[9], ARGV[10], now)
 end
 -- include: gate line settle

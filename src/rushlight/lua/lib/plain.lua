@@ -2,11 +2,11 @@
 -- does not drain, and one task. It stands in front of the general one, and leaves the call to that before the
 -- first write where anything is otherwise. Needs gate.
 
--- The fields watch and claim of the control hash in a table, if the caller is such a worker.
+-- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim.
 local function plain_worker()
   local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain', 'line', 'watch', 'c:' .. ARGV[2])
   if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] or c[4] then return nil end
-  return {watch = c[5], claim = c[6]}
+  return c
 end
 
 -- The running record of the task that a verdict finishes, if it does and its attempt holds the task. `at`: where
@@ -22,7 +22,7 @@ local function finish_plain(at, value, stamp)
   redis.call('HDEL', KEYS[3], key)
   local length = redis.call('RPUSH', KEYS[4], '\156' .. value .. stamp .. ARGV[at + 3])
   redis.call('HSET', KEYS[2], key, length - 1)
-  redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1)
+  if redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1) == 1 then redis.call('HSETNX', KEYS[7], '', WIDE) end
 end
 
 -- Takes the next queued task, if there is one and claim `number` was not answered before: its key and record.
