@@ -21,7 +21,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "plain queue is in use, a "
             "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
-            "collector has handed out, when it was last heard, its process; `wide`, by which fields are found at once"
+            "collector has handed out, when it was last heard, its process; `wide`, by which fields are found "
+            "at once"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
