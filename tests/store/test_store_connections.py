@@ -471,6 +471,7 @@ def test_writing_behind_ends_cleanly_when_the_server_stays_away(
         worker.push_running_task({"x": 0})
         server.kill()
     server.start()
+    object.__setattr__(worker._store.config, "patience", 30.0)
     with worker.write_behind():
         keys = [worker.push_running_task({"x": i}) for i in range(5)]
         for key in keys:

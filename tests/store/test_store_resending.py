@@ -34,6 +34,7 @@ WITHOUT_ROW = {
     "Store.save_snapshot": "the server refuses to begin a snapshot while it writes one, and says so",
     "Store.require_trust": "looks at the settings",
     "Store.running_rows": "reads bytes",
+    "Store.running_row": "reads bytes",
     "Store.listen": "only reads; a line that breaks is told to the supervisor, which listens anew",
     "Member.begin_behind": "sends nothing",
     "Member.end_behind": "hears what begin and settle sent: test_store_connections has cut connections",
