@@ -18,11 +18,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "hash",
         (
             "epoch, which begins with the format; drain flag, watch deadline, `line` once more than the "
-            "plain queue is in use, a "
-            "counter of places; per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
+            "plain queue is in use, `wide`, by which fields are found at once, a counter of places; "
+            "per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
-            "collector has handed out, when it was last heard, its process; `wide`, by which fields are found "
-            "at once"
+            "collector has handed out, when it was last heard, its process"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
