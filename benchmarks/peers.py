@@ -188,7 +188,7 @@ def notes(found: list[dict[str, Any]]) -> list[str]:
             ahead += [f"CPU per no-op ({cpu:.2f} x ours)"] if cpu < 1 and task == "noop" else []
             ahead += [f"{words} latency ({wait:.2f} x ours)"] if wait < 1 else []
         if ahead and one["peer"] != OURS:
-            reason = why[one["peer"]] or "no reason is known: a fault of ours"
+            reason = why[one["peer"]] or "no reason is known"
             told.append(f"{one['peer']} ({one['variant']}) is ahead in {', '.join(ahead)}: {reason}.")
     return told
 
