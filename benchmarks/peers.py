@@ -49,6 +49,7 @@ PEERS = (
         (),
         (
             "queue",
+            "queue, one by one",
             "controller",
             "controller, chunks of 64",
             "search",

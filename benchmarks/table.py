@@ -76,7 +76,8 @@ def as_markdown(found: list[dict[str, Any]]) -> str:
             lines.append(f"| {row['work']} | | not measured | | {row['reach']} {row['unit']} | no | |")
             continue
         spread = " to ".join(f"{value:,g}" for value in row["spread"] or ())
-        beside = "; ".join(filter(None, (row["yardstick"], row["note"])))
+        more = ", ".join(f"{name} {value:g}" for name, value in row["beside"].items() if "yard" not in name)
+        beside = "; ".join(filter(None, (row["yardstick"], more, row["note"])))
         lines.append(
             f"| {row['work']} | {row['setting']} | {row['figure']:,g} {row['unit']} | {spread} "
             f"| {row['reach']} | {'yes' if row['reached'] else '**no**'} | {beside} |"

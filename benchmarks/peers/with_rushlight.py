@@ -29,7 +29,10 @@ def perform(task, x):
 
 
 class Queue:
-    settings = "start_workers(worker_loop(f), 2), push_tasks in one call, results from stream()"
+    settings = (
+        "start_workers(worker_loop(f, seeded=False), 2): several short tasks at once; push_tasks in one "
+        "call, results from stream()"
+    )
 
     def start(self, workers):
         self.rush = Rush(None, URL)
@@ -38,7 +41,7 @@ class Queue:
         self.stream = self.rush.stream()
 
     def loop(self):
-        return worker_loop(perform)
+        return worker_loop(perform, seeded=False)
 
     def many(self, task, n):
         self.rush.push_tasks([{"task": task, "x": i} for i in range(n)])
@@ -51,6 +54,23 @@ class Queue:
     def stop(self):
         self.rush.reset()
         self.rush.close()
+
+
+def one_by_one(worker):
+    """A loop that takes one task at a time, and sends each result with the question for the next."""
+    task = None
+    while not worker.terminated:
+        if task is None:
+            task = worker.pop_task(timeout=1)
+        else:
+            task = worker.finish_and_pop(task.key, {"y": perform(**task.xs)}, timeout=1)
+
+
+class OneByOne(Queue):
+    settings = "the same, the loop takes one task per round trip (finish_and_pop)"
+
+    def loop(self):
+        return one_by_one
 
 
 class Calls:
@@ -153,6 +173,7 @@ class Behind(Search):
 
 VARIANTS = {
     "queue": Queue,
+    "queue, one by one": OneByOne,
     "controller": Calls,
     "controller, chunks of 64": Map,
     "search": Search,
