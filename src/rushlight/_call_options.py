@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ._plan import plan
 from ._scaling import ScaleLimits
 from ._seeds import encode as encode_seed
 from .errors import ConfigError
+from .launchers import Launcher
 
 NIL = b"\xc0"
 
@@ -31,6 +32,7 @@ class CallOptions:
     priority: int = 0
     seed: Any = None
     max_retries: int = 0
+    resources: tuple[Any, ...] = ()
     worker: str | None = None
 
     @classmethod
@@ -45,6 +47,7 @@ class CallOptions:
             encode_seed(given["seed"])
         if not isinstance(given.get("priority", 0), int):
             raise ConfigError(f"priority={given['priority']!r} must be a whole number")
+        given["resources"] = checked_resources(given.get("resources"))
         return cls(**given)
 
     def packed(self) -> bytes:
@@ -61,6 +64,36 @@ class CallOptions:
 PLAIN = CallOptions()
 
 
+def checked_resources(resources: Any) -> tuple[Any, ...]:
+    """What a call needs: one setting, or several to be tried one after the other as it crashes. Each a dict
+    of arguments of ``Controller``, or a launcher."""
+    if resources is None:
+        return ()
+    several = resources if isinstance(resources, Sequence) and not isinstance(resources, str) else [resources]
+    for one in several:
+        if isinstance(one, Mapping):
+            unknown = [name for name in one if name not in _RESOURCES]
+            if unknown:
+                raise ConfigError(f"resources: {unknown[0]!r} is none of {', '.join(_RESOURCES)}")
+        elif not isinstance(one, Launcher):
+            raise ConfigError(f"resources={one!r} must be a dict of settings, or a launcher")
+    return tuple(several)
+
+
+#: Settings of a controller that calls may ask for.
+_RESOURCES = (
+    "launcher", "max_memory", "max_workers", "max_crashes", "packages", "idle_timeout", "launch_timeout",
+)  # fmt: skip
+
+
+#: What a controller is made with, beside its place.
+SETTINGS = (
+    "launcher", "min_workers", "max_workers", "idle_timeout", "max_tasks_per_worker", "max_lifetime",
+    "launch_timeout", "max_crashes", "seed", "on_worker_start", "packages", "max_memory", "reset",
+    "tasks_per_worker", "max_queued", "max_queued_bytes", "lease",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a controller was made with; ``Controller`` says what each means."""
@@ -74,13 +107,17 @@ class Settings:
     on_worker_start: Callable[..., Any] | None
     packages: tuple[str, ...]
     lease: float
+    max_queued: int | None
+    max_queued_bytes: int | None
+    #: As they were given.
+    arguments: dict[str, Any]
 
     @classmethod
     def checked(cls, *, launcher: Any, seed: Any, **given: Any) -> Settings:
         """Raises ConfigError for what cannot work."""
         least, most = _numbers(given["min_workers"], given["max_workers"])
         _inputs.count(given["max_crashes"], "max_crashes")
-        for name in ("max_tasks_per_worker", "max_memory"):
+        for name in ("max_tasks_per_worker", "max_memory", "max_queued", "max_queued_bytes"):
             if given[name] is not None:
                 _inputs.count(given[name], name, least=1)
         idle = _inputs.seconds(given["idle_timeout"], "idle_timeout", none=True)
@@ -104,6 +141,9 @@ class Settings:
             on_worker_start=on_start,
             packages=tuple(_inputs.key_list(given["packages"], "packages")),
             lease=_inputs.seconds(given["lease"], "lease", least=0.1) or 15.0,
+            max_queued=given["max_queued"],
+            max_queued_bytes=given["max_queued_bytes"],
+            arguments={"launcher": launcher, "seed": seed, **given},
         )
 
 

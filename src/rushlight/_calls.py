@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -83,6 +84,12 @@ class Shelf:
         with self._lock:
             return Constant(name, self._keep(sealed))
 
+    def keep(self, purpose: str, body: bytes) -> str:
+        """Uploads what is pickled already; its digest."""
+        sealed = self._store.require_trust(purpose).seal(purpose, body, pickled=True)
+        with self._lock:
+            return self._keep(sealed)
+
     def _keep(self, sealed: bytes) -> str:
         digest = digest_of(sealed)
         if self._store.epoch != self._epoch:
@@ -130,11 +137,28 @@ class Objects:
 
 
 _here: Objects | None = None
+_elsewhere: Callable[[str], str] | None = None
+_naming = threading.Lock()
+
+
+@contextmanager
+def elsewhere(named: Callable[[str], str]) -> Iterator[None]:
+    """For the block, constants that are unpickled get the digests ``named`` gives them. One block at a
+    time."""
+    global _elsewhere  # noqa: PLW0603 - pickles call functions by name
+    with _naming:
+        _elsewhere = named
+        try:
+            yield
+        finally:
+            _elsewhere = None
 
 
 def _constant(name: str, digest: str) -> Any:
     """In a worker the value, elsewhere what stands for it."""
-    return Constant(name, digest) if _here is None else _here.constant(digest)
+    if _here is not None:
+        return _here.constant(digest)
+    return Constant(name, digest if _elsewhere is None else _elsewhere(digest))
 
 
 # --- arguments ----------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ._names import random_token
-from ._results import Ends, Status, TaskResult
+from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
 from ._store_tasks import Collecting
 from .launchers.local import process_start
@@ -26,6 +26,8 @@ from .launchers.local import process_start
 _AT_ONCE: Final = 500
 #: Seconds for which a result may be in the hands of its collector alone, and is given back if that is killed.
 _AT_HAND: Final = 1.0
+#: Results that were read from futures nobody holds any more, and can still be collected: the last so many.
+_READ_KEPT: Final = 1000
 #: Seconds between two looks for collectors that are gone.
 _LOOK_AGAIN: Final = 5.0
 #: Seconds after which one on another host is gone that has not said that it handed out what it holds: it
@@ -48,6 +50,12 @@ class Summary:
     warning: int = 0
     seconds: float = 0.0
 
+    def plus(self, others: Sequence[Summary]) -> Summary:
+        """The sums, under this one's name."""
+        numbers = [field.name for field in fields(Summary) if field.name != "controller"]
+        sums = {name: sum(getattr(one, name) for one in (self, *others)) for name in numbers}
+        return Summary(self.controller, **sums)
+
 
 @dataclass(frozen=True, slots=True)
 class _End:
@@ -58,10 +66,13 @@ class _End:
 class Collector:
     """The results of a network that nobody has collected, for one controller. Thread-safe."""
 
-    def __init__(self, store: Store, ends: Ends, name: str) -> None:
+    def __init__(self, store: Store, ends: Ends, name: str, pass_on: Callable[[Sequence[Any]], bool]) -> None:
+        """``pass_on``: given the record of a call that crashed for the last time, whether it goes on
+        elsewhere."""
         self._store = store
         self._ends = ends
         self._name = name
+        self._pass_on = pass_on
         self._lock = threading.RLock()
         self._token = random_token()
         self._process = _process_name(os.getpid())
@@ -75,6 +86,7 @@ class Collector:
         self._tally: dict[str, float] = {}
         #: Read from their futures, and to be marked so.
         self._read: deque[tuple[str, Status]] = deque()
+        self._final: deque[tuple[str, Status]] = deque()
 
     def take(self) -> TaskResult | None:
         """The next result, in the order in which they came; None where none is there."""
@@ -127,15 +139,18 @@ class Collector:
         return back > 0
 
     def due(self) -> bool:
-        """True where it is to be said that results were handed out, or read."""
-        long_ago = time.monotonic() > self._given_at + _AT_HAND
-        return len(self._read) > 0 or (self._handed_out < self._number and long_ago)
+        """True where it is to be said that results were handed out, or read, or that this collector is
+        there."""
+        silence = time.monotonic() - self._given_at
+        at_hand = self._handed_out < self._number
+        waiting = len(self._read) > _READ_KEPT or len(self._final) > 0
+        return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
 
     def do(self) -> None:
         """Says so."""
         with self._lock:
             self.settle()
-            if self._handed_out < self._number and time.monotonic() > self._given_at + _AT_HAND:
+            if self.due():
                 self._handed_out = self._number
                 self._collect([])
                 self._handed_out = self._number
@@ -143,30 +158,35 @@ class Collector:
     def close(self) -> None:
         """Says that all results were handed out, and that no more will be."""
         with self._lock:
-            self.settle()
-            if self._number:
-                self._store.uncollect(self._token, {})
+            self.settle(keep=0)
+            self._store.uncollect(self._token, {})
         self._store.close()
 
-    def read(self, key: str, status: Status) -> None:
-        """The result was read from its future, which nobody holds any more. From any thread, at any time."""
-        self._read.append((key, status))
+    def read(self, key: str, status: Status, *, final: bool) -> None:
+        """The result was read from its future, which nobody holds any more. ``final``: so it is collected;
+        else it may still be, for a while. From any thread, at any time."""
+        (self._final if final else self._read).append((key, status))
 
-    def settle(self) -> None:
-        """Marks what was read from futures as collected."""
+    def settle(self, *, keep: int = _READ_KEPT) -> None:
+        """Marks what was read from futures as collected, but for the last ones that may still be."""
         with self._lock:
-            while self._read:
-                batch = [self._read.popleft() for _ in range(min(len(self._read), _AT_ONCE))]
-                verdicts = self._collect([key for key, _ in batch])
-                for (_, status), ours in zip(batch, verdicts, strict=True):
-                    if ours:
-                        self._count(status)
+            for queue, left in ((self._final, 0), (self._read, keep)):
+                while len(queue) > left:
+                    batch = [queue.popleft() for _ in range(min(len(queue) - left, _AT_ONCE))]
+                    verdicts = self._collect([key for key, _ in batch])
+                    for (_, status), ours in zip(batch, verdicts, strict=True):
+                        if ours:
+                            self._count(status)
 
     def summary(self) -> Summary:
-        """The calls collected by this object."""
+        """The calls collected by this object, or read from their futures."""
         with self._lock:
             self.settle()
             tally = dict(self._tally)
+            read = list(self._read)
+            for (_, status), known in zip(read, self._store.collected([key for key, _ in read]), strict=True):
+                for name in () if known else ("tasks", status):
+                    tally[name] = tally.get(name, 0) + 1
         seconds = tally.pop("seconds", 0.0)
         return Summary(self._name, seconds=seconds, **{name: int(n) for name, n in tally.items()})
 
@@ -189,7 +209,6 @@ class Collector:
             self._failures += len(failures)
             ends = [_End(row, None) for row in finished]
             ends += [_End(row, said) for row, said in zip(failed, conditions, strict=True)]
-            ends = [end for end in ends if not (end.row[5] or {}).get("broadcast")]
             self._ready.extend(sorted(ends, key=lambda end: end.row[9]))
             self._sift()
             if self._ready:
@@ -198,7 +217,26 @@ class Collector:
     def _sift(self) -> None:
         """Lets go of what was collected meanwhile."""
         known = self._store.collected([end.row[3] for end in self._ready])
-        self._ready = deque(end for end, gone in zip(self._ready, known, strict=True) if not gone)
+        left = (end for end, gone in zip(self._ready, known, strict=True) if not gone)
+        self._ready = deque(end for end in left if not self._goes_on(end))
+
+    def _goes_on(self, end: _End) -> bool:
+        crashed = end.condition is not None and status_of(end.condition) == "crash"
+        return crashed and self._pass_on(end.row)
+
+    def hide(self, keys: Sequence[str]) -> None:
+        """These are nobody's to collect."""
+        with self._lock:
+            self._collect(list(keys))
+
+    def begin(self) -> None:
+        """Says that this collector is there."""
+        self.hide(())
+
+    def others(self) -> bool:
+        """Whether other collectors are there."""
+        now, found = self._store.collectors()
+        return any(other.token != self._token and not _is_gone(other, now) for other in found)
 
     def _collect(self, keys: list[str]) -> list[bool]:
         self._number += 1

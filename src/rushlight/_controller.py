@@ -23,17 +23,18 @@ import msgspec
 
 from . import _inputs, _names
 from ._call_loop import CallLoop
-from ._call_options import NIL, PLAIN, CallOptions, Settings
+from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Settings
 from ._calls import Constant, Shelf, encode_call
 from ._collecting import Collector
-from ._crew import CANCELLED, CrewVerbs, deadline_of
+from ._crew import CANCELLED, deadline_of
 from ._feed import Feed
 from ._futures import CallFuture, Register
+from ._kin import Kin
 from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
 from ._mapping import in_order
-from ._results import Ends
+from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
 from .errors import ConfigError, LaunchError, RushlightError
@@ -42,7 +43,7 @@ from .launchers import Launcher
 T = TypeVar("T")
 
 
-class Controller(CrewVerbs, concurrent.futures.Executor):
+class Controller(Kin, concurrent.futures.Executor):
     """A ``concurrent.futures`` executor whose calls are tasks of a network, done by workers that it
     launches and lets go.
 
@@ -71,32 +72,21 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         max_lifetime: float | None = None,
         launch_timeout: float = 60.0,
         max_crashes: int = 5,
+        fallback: Controller | None = None,
         seed: Any = None,
         on_worker_start: Callable[..., Any] | None = None,
         packages: Sequence[str] = (),
         max_memory: int | None = None,
         reset: Sequence[str] = (),
         tasks_per_worker: float = 1.0,
+        max_queued: int | None = None,
+        max_queued_bytes: int | None = None,
         lease: float = 15.0,
         secret: str | bytes | None = None,
     ) -> None:
-        self._settings = Settings.checked(
-            launcher=launcher,
-            min_workers=min_workers,
-            max_workers=max_workers,
-            idle_timeout=idle_timeout,
-            max_tasks_per_worker=max_tasks_per_worker,
-            max_lifetime=max_lifetime,
-            launch_timeout=launch_timeout,
-            max_crashes=max_crashes,
-            seed=seed,
-            on_worker_start=on_worker_start,
-            packages=packages,
-            max_memory=max_memory,
-            reset=reset,
-            tasks_per_worker=tasks_per_worker,
-            lease=lease,
-        )
+        given = locals()
+        self._settings = Settings.checked(**{name: given[name] for name in SETTINGS})
+        self.fallback = fallback
         self._ephemeral = network is None
         self._rush = Rush(network, url, secret=secret)
         self._begin()
@@ -112,8 +102,8 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         self._register = Register()
         self._ends = Ends(store, self.network)
         self._shelf = Shelf(store)
-        self._collector = Collector(self._another_store(), self._ends, self.network)
-        self._feed = Feed(self._another_store(), self._register, self._ends, self._collector)
+        self._collector = Collector(self._another_store(), self._ends, self.network, self._pass_on)
+        self._feed = Feed(self._another_store(), self._register, self._ends, self._collector, self._pass_on)
         self._feed.prefix = self._prefix
         self._sender = Sender(self._another_store(), self._not_sent)
         self._launches = Launches(
@@ -124,7 +114,11 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
             self._broken,
         )
         self._backlog: deque[str] = deque()
+        self._moved: set[str] = set()
+        self._branches: dict[str, Kin] = {}
         self._feed.attach()
+        self._collector.begin()
+        self._feed.nudge()
         _open.add(self)
         if self._settings.scale.min_workers or self._feed.outstanding:
             self._launches.nudge()
@@ -186,6 +180,9 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
     ) -> CallFuture:
         if not callable(fn):
             raise ConfigError(f"fn must be callable, got {fn!r}")
+        if options.resources:
+            branch = self._branch(options.resources)
+            return branch._submit(replace(options, resources=()), fn, args, kwargs)
         ref = self._shelf.refer(fn)
         return self._schedule(options, ref, args, kwargs)
 
@@ -208,12 +205,23 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         head = b"".join((said, msgspec.msgpack.encode(key), xs, NIL))
         if options.name is not None:
             self._check_name(key)
-        future = CallFuture(key, self, self._register)
+        self._make_room()
+        return self._send(Outgoing(key, head, spilled, options.worker))
+
+    def _send(self, call: Outgoing) -> CallFuture:
+        future = CallFuture(call.key, self, self._register)
         self._register.add(future)
-        self._feed.expect(key)
-        self._sender.send(Outgoing(key, head, spilled, options.worker))
+        self._feed.expect(call.key, len(call.head))
+        self._sender.send(call)
         self._launches.nudge()
         return future
+
+    def _make_room(self) -> None:
+        """Waits while as many calls are under way as may be."""
+        calls, size = self._settings.max_queued, self._settings.max_queued_bytes
+        while not self._feed.has_room(calls, size):
+            self._raise_if_broken()
+            self._feed.wait(1.0, count=self._feed.ended_count)
 
     def _new_key(self) -> str:
         self._next += 1
@@ -256,6 +264,8 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         else:
             chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
             futures = [self._schedule(PLAIN, ref, chunk, {}, many=True) for chunk in chunks]
+        for future in futures:
+            future._mapped = True
         return in_order(futures, deadline, chunked=chunksize > 1, error=error, progress=progress)
 
     def walk(self, fn: Callable[..., T], *iterables: Iterable[Any]) -> list[concurrent.futures.Future[T]]:
@@ -289,6 +299,8 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
                 return
             self._launches.pause()
             self.cancel(all=True)
+            for branch in self._branches.values():
+                branch.terminate()
             self._launches.close(workers=True, kill=True)
             for future in self._register.take_all():
                 future._end_cancelled()
@@ -303,7 +315,10 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
                 if self._launches.breaker.error is not None and not self._workers_left():
                     break
                 self._feed.wait(1.0, count=self._feed.ended_count)
-            self._launches.close(workers=True)
+            for branch in self._branches.values():
+                branch.shutdown()
+            # The last of several controllers ends the workers.
+            self._launches.close(workers=not self._collector.others())
             self._close()
 
     def _close(self) -> None:
@@ -339,8 +354,11 @@ class Controller(CrewVerbs, concurrent.futures.Executor):
         self._sender.flush()
         return self._rush._store.look([key])[0] == "running"
 
-    def _read(self, key: str) -> None:
-        self._collector.read(key, "success")
+    def _read(self, key: str, error: BaseException | None, *, final: bool) -> None:
+        if key in self._moved and self.fallback is not None:
+            self.fallback._read(key, error, final=final)
+        else:
+            self._collector.read(key, status_of_error(error), final=final)
 
     def _not_sent(self, keys: Sequence[str], error: Exception) -> None:
         for key in keys:

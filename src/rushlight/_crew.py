@@ -34,6 +34,10 @@ class CrewVerbs:
     _launches: Launches
     _backlog: deque[str]
 
+    def _family(self) -> list[CrewVerbs]:
+        """This controller, and those where its calls go on."""
+        return [self]
+
     # --- collecting -----------------------------------------------------------------------------
 
     def pop(self, timeout: float | None = 0.0) -> TaskResult | None:
@@ -41,10 +45,10 @@ class CrewVerbs:
         deadline = deadline_of(timeout)
         while True:
             count = self._feed.ended_count
-            found = self._collector.take()
-            if found is not None:
-                self._feed.nudge()
-                return found
+            for one in self._family():
+                found = one._collector.take()
+                if found is not None:
+                    return found
             left = 5.0 if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return None
@@ -53,9 +57,7 @@ class CrewVerbs:
 
     def collect(self) -> list[TaskResult]:
         """All results that are there and nobody has collected."""
-        found = self._collector.take_all()
-        self._feed.nudge()
-        return found
+        return [found for one in self._family() for found in one._collector.take_all()]
 
     def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
         """Waits until all calls have ended, or until there is a result to be collected (``one``); False when
@@ -65,10 +67,10 @@ class CrewVerbs:
         deadline = deadline_of(timeout)
         while True:
             count = self._feed.ended_count
-            idle = not self._feed.outstanding
+            idle = not any(one._feed.outstanding for one in self._family())
             if mode == "all" and idle:
                 return True
-            if mode == "one" and self._collector.any_ready():
+            if mode == "one" and any(one._collector.any_ready() for one in self._family()):
                 return True
             if mode == "one" and idle:
                 return False
@@ -80,12 +82,15 @@ class CrewVerbs:
 
     def cancel(self, names: str | Iterable[str] | None = None, *, all: bool = False) -> list[str]:  # noqa: A002
         """Takes calls back, queued or running: the named ones, or all; returns the names of those it did."""
-        self._sender.flush()
-        store = self._rush._store
         wanted = _inputs.key_list([names] if isinstance(names, str) else names or (), "names")
-        if all:
-            wanted = [*self._rush.keys("queued"), *self._rush.keys("running")]
-        return store.drop(CANCELLED, wanted) if wanted else []
+        cancelled: list[str] = []
+        for one in self._family():
+            one._sender.flush()
+            found = wanted
+            if all:
+                found = [*one._rush.keys("queued"), *one._rush.keys("running")]
+            cancelled += one._rush._store.drop(CANCELLED, found) if found else []
+        return cancelled
 
     def crashes(self, name: str) -> int:
         """How often in a row the call of this name has crashed its worker."""
@@ -97,13 +102,17 @@ class CrewVerbs:
 
     def summary(self) -> Summary:
         """The calls that this object has collected."""
-        return self._collector.summary()
+        first, *others = [one._collector.summary() for one in self._family()]
+        return first.plus(others)
 
     def __len__(self) -> int:
         """Calls that nobody has collected, in any state."""
-        self._sender.flush()
-        self._collector.settle()
-        return self._rush.counts().total - self._rush._store.n_collected()
+        total = 0
+        for one in self._family():
+            one._sender.flush()
+            one._collector.settle()
+            total += one._rush.counts().total - one._rush._store.n_collected()
+        return total
 
     def __bool__(self) -> bool:
         return True

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._cancel import CancelToken, Interrupted, current
 from ._futures import Register
@@ -43,11 +43,19 @@ class Chores(Protocol):
 class Feed:
     """The ends of calls as they happen, and how many are still to come."""
 
-    def __init__(self, store: Store, register: Register, ends: Ends, chores: Chores) -> None:
+    def __init__(
+        self,
+        store: Store,
+        register: Register,
+        ends: Ends,
+        chores: Chores,
+        pass_on: Callable[[Sequence[Any]], bool],
+    ) -> None:
         self._store = store
         self._register = register
         self._ends = ends
         self._chores = chores
+        self._pass_on = pass_on
         self._changed = threading.Condition()
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
@@ -59,10 +67,14 @@ class Feed:
         #: Calls made before this feed began: the last one's number, and how many had not ended.
         self._before = 0
         self._adopted = 0
+        #: The server's time then, microseconds.
+        self.began = 0
         #: Calls sent by this controller that have not ended: named ones, and how many others.
         self.prefix = ""
         self._named: set[str] = set()
         self._unnamed = 0
+        #: Bytes of these, about.
+        self._bytes = 0.0
 
     # --- what is under way ------------------------------------------------------------------------
 
@@ -76,17 +88,22 @@ class Feed:
         """Of these, those sent here."""
         return self._unnamed + len(self._named)
 
-    def expect(self, key: str) -> None:
-        """A call is about to be sent."""
+    def expect(self, key: str, size: int = 0) -> None:
+        """A call is about to be sent, of so many bytes."""
         with self._changed:
             if key.startswith(self.prefix):
                 self._unnamed += 1
             else:
                 self._named.add(key)
+            self._bytes += size
             if self._thread is None:
                 self._start()
             elif self._unnamed + len(self._named) == 1:
                 self._changed.notify_all()
+
+    def has_room(self, calls: int | None, size: int | None) -> bool:
+        """Whether fewer calls are under way than that, and of fewer bytes."""
+        return (calls is None or self.own < calls) and (size is None or self._bytes < size)
 
     def nudge(self) -> None:
         """There may be chores."""
@@ -95,16 +112,18 @@ class Feed:
                 self._start()
             self._changed.notify_all()
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: str, seq: int | None = None) -> None:
         """A call that was not sent, or whose end was told by other means."""
         with self._changed:
-            self._count_off(key)
+            self._count_off(key, seq)
             self._tell()
 
     def attach(self) -> None:
         """Takes the place from which on to read, and counts what is under way. Once, before all else."""
         self._store.write(self._store.scripts.keep_spec)
-        self._epoch, self._before, self._adopted, self._finished, self._failures = self._store.place()
+        place = self._store.place()
+        self._epoch, self._finished, self._failures = place.epoch, place.finished, place.failures
+        self._before, self._adopted, self.began = place.created, place.unended, place.now
 
     def wait(self, timeout: float, *, count: int | None = None) -> None:
         """Waits until something has ended since ``count`` was ``ended_count``, or the time is over."""
@@ -170,7 +189,7 @@ class Feed:
         while True:
             with self._changed:
                 while not (self._needed() or self._closed):
-                    if not self._changed.wait(_CHORES if self._chores.due() else None):
+                    if not self._changed.wait(_CHORES) and self._chores.due():
                         break
                 if self._closed:
                     return
@@ -214,7 +233,11 @@ class Feed:
                     future._end(self._ends.value(row), None)
                 except Exception as error:
                     future._end(None, error)
+        moved: set[str] = set()
         for row, condition in zip(ended.failed, ended.conditions, strict=True):
+            if status_of(condition) == "crash" and self._pass_on(row):
+                moved.add(row[3])
+                continue
             future = self._register.take(row[3])
             if future is not None:
                 if status_of(condition) == "cancel":
@@ -225,12 +248,15 @@ class Feed:
             for row in ended.finished:
                 self._count_off(row[3], row[7])
             for row in ended.failed:
-                self._count_off(row[3], row[7])
+                if row[3] not in moved:
+                    self._count_off(row[3], row[7])
             self._finished += len(ended.finished)
             self._failures += len(ended.failures)
             self._tell()
 
     def _count_off(self, key: str, seq: int | None = None) -> None:
+        if self.own:
+            self._bytes -= self._bytes / self.own
         if key.startswith(self.prefix):
             self._unnamed = max(0, self._unnamed - 1)
         elif key in self._named:

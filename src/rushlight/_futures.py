@@ -28,8 +28,8 @@ class Owner(Protocol):
     def _is_running(self, key: str) -> bool:
         """True while a worker is at the call."""
 
-    def _read(self, key: str) -> None:
-        """The result was read from its future."""
+    def _read(self, key: str, error: BaseException | None, *, final: bool) -> None:
+        """The result was read from its future, which is gone; ``final``: nobody is to collect it."""
 
 
 class _LateCondition:
@@ -58,6 +58,7 @@ class CallFuture(Future[Any]):
         self._owner = owner
         self._register = register
         self._seen = False
+        self._mapped = False
 
     def cancel(self) -> bool:
         """Takes the call back; True where it will not, or not any more, be made."""
@@ -101,7 +102,7 @@ class CallFuture(Future[Any]):
         if self._state == PENDING:
             self._register.drop(self.name)
         elif self._seen:
-            self._owner._read(self.name)
+            self._owner._read(self.name, self._exception, final=self._mapped)
 
     # --- ending, by the resolver ------------------------------------------------------------------
 

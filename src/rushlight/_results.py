@@ -202,6 +202,15 @@ def status_of(condition: Mapping[str, Any]) -> Status:
     return "error"
 
 
+def status_of_error(error: BaseException | None) -> Status:
+    """The status of a call by what its future raises."""
+    kinds: tuple[tuple[type, Status], ...] = (
+        (WorkerCrashed, "crash"), (TaskTimeout, "timeout"), (TaskCancelled, "cancel"),
+    )  # fmt: skip
+    found: Status = "success" if error is None else "error"
+    return next((status for kind, status in kinds if isinstance(error, kind)), found)
+
+
 _CRASHES: Final = {"WorkerCrashed", "WorkerLost", "WorkerKilled"}
 
 

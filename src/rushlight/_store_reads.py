@@ -52,6 +52,19 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A network at one instant: its epoch, the time in microseconds, the number of the last task that was
+    created, tasks that have not ended, finished tasks, failures."""
+
+    epoch: str
+    now: int
+    created: int
+    unended: int
+    finished: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How things stand, and what had ended by then and had not been read: finished rows, and the failed with
     their conditions, each in order; ``failures`` are those read, also the ones retried since."""
@@ -194,16 +207,16 @@ class ReadVerbs(FinishedReads):
             self.heard(epoch), finished, failures, queued, running, live, overdue, event.decode(), next_due
         )
 
-    def place(self) -> tuple[str, int, int, int, int]:
-        """At one instant: epoch, number of the last task that was created, tasks that have not ended,
-        finished tasks, failures."""
+    def place(self) -> Place:
+        """Where the network stands at this instant."""
         names = ("index", "queued", "running")
         commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
         commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
-        epoch, created, queued, running, finished, failures = self.transaction(
-            ("HGET", self.keys["control"], "epoch"), *commands
+        (seconds, micro), epoch, created, queued, running, finished, failures = self.transaction(
+            ("TIME",), ("HGET", self.keys["control"], "epoch"), *commands
         )
-        return self.heard(epoch), created, queued + running, finished, failures
+        now = int(seconds) * 1_000_000 + int(micro)
+        return Place((epoch or b"").decode(), now, created, queued + running, finished, failures)
 
     def since(self, finished: int, failures: int, most: int) -> tuple[str, Rows, list[str], Rows, list[Any]]:
         """The epoch, and up to ``most`` tasks each that finished and failed from these places on: finished

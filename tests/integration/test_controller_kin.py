@@ -1,0 +1,135 @@
+"""Calls that go on elsewhere after a crash: in a fallback, or with more of what they need."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rushlight import Controller, Rush
+from rushlight.errors import ConfigError, WorkerCrashed
+
+PATIENCE = 60.0
+
+
+def need(megabytes: int, payload: Any = None) -> tuple[int, Any]:
+    """A call that crashes where it may not have so much memory."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < megabytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return soft, payload
+
+
+def allow(n: int) -> Any:
+    """A hook for workers: sets what ``need`` looks at."""
+
+    def set_limit() -> None:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
+
+    return set_limit
+
+
+@pytest.fixture
+def pair(network: str) -> Iterator[tuple[Controller, Controller]]:
+    """A small controller and the big one that it falls back on."""
+    with (
+        Controller(f"{network}-big", max_workers=1, max_crashes=0, on_worker_start=allow(900)) as big,
+        Controller(network, max_workers=1, max_crashes=1, on_worker_start=allow(500), fallback=big) as small,
+    ):
+        yield small, big
+    with Rush(f"{network}-big") as rush:
+        rush.reset()
+
+
+def test_a_call_that_crashes_goes_on_in_the_fallback(pair: tuple[Controller, Controller]) -> None:
+    """Its future has the value all the same, whatever its arguments are; what works here stays here."""
+    small, big = pair
+    constants = small.constants(table=list(range(100)))
+    futures = [
+        small.submit(need, 400),
+        small.submit(need, 800),
+        small.submit(need, 800, {"a": (1, 2)}),
+        small.submit(need, 800, constants["table"]),
+        small.submit(need, 800, b"x" * 200_000),
+    ]
+    values = [future.result(PATIENCE) for future in futures]
+    assert [500, 900, 900, 900, 900] == [soft for soft, _ in values]
+    assert [None, None, {"a": (1, 2)}, list(range(100)), b"x" * 200_000] == [payload for _, payload in values]
+    assert small.wait(timeout=PATIENCE)
+    results = small.collect()
+    assert 5 == len(results)
+    assert {small.network: 1, big.network: 4} == {
+        name: sum(result.controller == name for result in results) for name in (small.network, big.network)
+    }
+    assert 5 == small.summary().success
+
+
+def test_the_last_crash_of_all_is_told(pair: tuple[Controller, Controller]) -> None:
+    """Where the fallback cannot do it either, its crash is the call's."""
+    small, _ = pair
+    error = small.push("hopeless", need, 1000).exception(PATIENCE)
+    assert isinstance(error, WorkerCrashed)
+    (result,) = small.collect()
+    assert ("hopeless", "crash") == (result.name, result.status)
+
+
+def test_a_call_asks_for_more_each_time(network: str) -> None:
+    """``resources=[small, big]``: a call that crashes with the first goes on with the next."""
+
+    def crash_unless_second() -> int:
+        limit = int(os.environ["RUSHLIGHT_TEST_LEVEL"])
+        if limit < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return limit
+
+    with Controller(network, max_workers=1, max_crashes=0) as controller:
+        small = {"launcher": LevelLauncher(1)}
+        big = {"launcher": LevelLauncher(2), "max_memory": 10**9}
+        future = controller.options(resources=[small, big]).submit(crash_unless_second)
+        assert 2 == future.result(PATIENCE)
+        assert 2 == controller.options(resources=big).submit(crash_unless_second).result(PATIENCE)
+        networks = [one.network for one in controller._family()]
+        with pytest.raises(ConfigError, match="colour"):
+            controller.options(resources={"colour": "red"})
+    for name in networks:
+        with Rush(name) as rush:
+            rush.reset()
+
+
+class LevelLauncher:
+    """Local workers that know their level."""
+
+    def __init__(self, level: int) -> None:
+        from rushlight.launchers import LocalLauncher
+
+        self.name = f"level-{level}"
+        self.level = level
+        self._local = LocalLauncher()
+
+    def launch(self, command: Any, n: int) -> Any:
+        from dataclasses import replace
+
+        environment = {**command.environment, "RUSHLIGHT_TEST_LEVEL": str(self.level)}
+        return self._local.launch(replace(command, environment=environment), n)
+
+    def poll(self, handles: Any) -> Any:
+        return self._local.poll(handles)
+
+    def terminate(self, handles: Any) -> None:
+        self._local.terminate(handles)
+
+    def log_tail(self, handle: Any) -> str:
+        return self._local.log_tail(handle)
+
+    def __del__(self) -> None:
+        if sys.meta_path is not None:
+            self._local.close()
