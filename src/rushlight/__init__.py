@@ -34,6 +34,7 @@ from ._worker import RushWorker
 if _TYPE_CHECKING:
     from ._controller import Controller
     from ._group import ControllerGroup
+    from ._inline import InlineController
     from ._results import TaskResult, to_frame
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Controller",
     "ControllerGroup",
     "Counts",
+    "InlineController",
     "Rush",
     "RushWorker",
     "Task",
@@ -65,6 +67,7 @@ __all__ = [
 _LATER = {
     "Controller": "_controller",
     "ControllerGroup": "_group",
+    "InlineController": "_inline",
     "TaskResult": "_results",
     "to_frame": "_results",
 }

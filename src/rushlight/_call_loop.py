@@ -6,18 +6,17 @@ worker has served long enough. Never decides where a call runs, or whether it is
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from . import _seeds
 from ._call_scope import Limits, Meter, Reset, Scope, told_of
-from ._calls import Objects, decode_call, encode_told, encode_value, seal_error
+from ._calls import Objects, call_hook, decode_call, encode_told, encode_value, seal_error
 from ._member import Verdict
 from ._records import Task, TaskState
 from ._store import Store
@@ -39,17 +38,26 @@ class CallLoop:
     def __init__(self, limits: Limits, reset: Reset) -> None:
         self.limits = limits
         self.reset = reset
+        #: Numbers of the broadcasts that this worker has made.
+        self.heard: set[str] = set()
 
     def prepare(self, worker: RushWorker, /, *, on_start: Callable[..., Any] | None, **_: Any) -> None:
-        """Calls the hook of the worker's start."""
+        """Calls the hook of the worker's start, and makes the calls that are every worker's."""
         if on_start is not None:
-            _call_hook(on_start, worker)
+            call_hook(on_start, worker)
+        objects, store = Objects(worker._store), worker._store
+        self.heard = set()
+        for number, packed in store.broadcasts().items():
+            self.heard.add(number)
+            xs = store.codec.decode(packed)
+            args, kwargs = decode_call(store, xs)
+            objects.function(xs["call"])(*args, **kwargs)
 
     def __call__(
         self, worker: RushWorker, /, *, seeded: bool = False, on_start: Callable[..., Any] | None = None
     ) -> None:
         del on_start  # has been called
-        shift = Shift(worker, self.limits, Scope(self.reset), seeded=seeded)
+        shift = Shift(worker, self.limits, Scope(self.reset), self.heard, seeded=seeded)
         try:
             shift.work()
         finally:
@@ -59,12 +67,15 @@ class CallLoop:
 class Shift:
     """One worker's time at its calls."""
 
-    def __init__(self, worker: RushWorker, limits: Limits, scope: Scope, *, seeded: bool) -> None:
+    def __init__(
+        self, worker: RushWorker, limits: Limits, scope: Scope, heard: set[str], *, seeded: bool
+    ) -> None:
         self.worker = worker
         self.scope = scope
         self.objects = Objects(worker._store)
         self._limits = limits
         self._seeded = seeded
+        self._heard = heard
         self._done = 0
         self._began = time.monotonic()
         self._idle_since = self._began
@@ -133,8 +144,7 @@ class Shift:
             args, kwargs = decode_call(store, row[4])
             self.scope.begin(function)
             meter = Meter()
-            many = row[4].get("many")
-            value = [function(*each) for each in args] if many else function(*args, **kwargs)
+            value = self._call(row[4], function, args, kwargs)
             meter.stop()
             payload = encode_value(store, value, spilled)
             told = self.scope.end() | meter.told
@@ -147,6 +157,16 @@ class Shift:
             if before is not None:
                 _seeds.restore(before)
 
+    def _call(self, xs: Mapping[str, Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if xs.get("many"):
+            return [fn(*each) for each in args]
+        number = xs.get("broadcast")
+        if number is not None:
+            if number in self._heard:
+                return None
+            self._heard.add(number)
+        return fn(*args, **kwargs)
+
     def _seed(self, row: Sequence[Any]) -> _seeds.Seed:
         (task,) = build_table(
             [StatedRow(TaskState.RUNNING, [*row[:4], {}, None, *row[6:]])],
@@ -157,18 +177,6 @@ class Shift:
         )
         assert isinstance(task, Task)
         return self.worker._seed_of(task)
-
-
-def _call_hook(fn: Callable[..., Any], worker: RushWorker) -> None:
-    """``on_worker_start``: with the worker, where it takes an argument."""
-    try:
-        inspect.signature(fn).bind()
-    except TypeError:
-        fn(worker)
-    except ValueError:
-        fn()
-    else:
-        fn()
 
 
 def _condition(store: Store, error: BaseException, told: dict[str, Any]) -> bytes:

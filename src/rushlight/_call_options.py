@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ from ._seeds import encode as encode_seed
 from .errors import ConfigError
 from .launchers import Launcher
 
+T = TypeVar("T")
 NIL = b"\xc0"
 
 
@@ -158,3 +160,44 @@ def _numbers(least: Any, most: Any) -> tuple[int, int]:
     if least > wanted:
         raise ConfigError(f"min_workers={least} is more than max_workers={wanted}")
     return least, wanted
+
+
+class Submitting(Protocol):
+    """What makes calls with options."""
+
+    def _submit(
+        self,
+        options: CallOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        /,
+    ) -> Future[Any]:
+        """Makes one."""
+
+
+class Options:
+    """The verbs of a controller that make calls, with options for these."""
+
+    def __init__(self, controller: Submitting, options: CallOptions) -> None:
+        self._controller = controller
+        self._options = options
+
+    def push(self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """As ``Controller.push``."""
+        options = replace(self._options, name=CallOptions.checked(name=name).name)
+        return self._controller._submit(options, fn, args, kwargs)
+
+    def walk(self, fn: Callable[..., T], *iterables: Iterable[Any]) -> list[Future[T]]:
+        """As ``Controller.walk``; a name is the beginning of the names: ``name-1``, ``name-2`` ..."""
+        name = self._options.name
+        return [
+            self._controller._submit(
+                replace(self._options, name=None if name is None else f"{name}-{i}"), fn, args, {}
+            )
+            for i, args in enumerate(zip(*iterables, strict=False), 1)
+        ]
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """As ``Controller.submit``."""
+        return self._controller._submit(self._options, fn, args, kwargs)

@@ -111,13 +111,16 @@ class Scope:
         self._shown, warnings.showwarning = warnings.showwarning, self._note
         # What no other filter names is heard each time, not only the first time it is met.
         warnings.simplefilter("always", append=True)
+        self._heard_each = warnings.filters[-1]
         self._restore: list[Callable[[], None]] = []
 
     def close(self) -> None:
-        """Leaves the process as it was found, but for the filter."""
+        """Leaves the process as it was found."""
         if sys.stdout is self._tee:
             sys.stdout = self._streams
         warnings.showwarning = self._shown
+        if self._heard_each in warnings.filters:
+            warnings.filters.remove(self._heard_each)  # type: ignore[attr-defined]
 
     def open(self) -> None:
         self._warned = []

@@ -6,6 +6,7 @@ msgpack holds exactly stays readable data; all else is a sealed pickle.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ _REMEMBERED: Final = 512
 #: Containers up to this size are looked through for the user's own functions.
 _SMALL: Final = 32
 _NIL: Final = b"\xc0"
+_WHERE: Final = "(args, kwargs)"
 
 
 class Constant:
@@ -172,9 +174,14 @@ def encode_call(
     spilled: dict[str, bytes],
     *,
     many: bool = False,
+    broadcast: str | None = None,
 ) -> bytes:
     """The inputs of a call, encoded; large ones go into ``spilled``. ``many``: the arguments of several calls
-    of the function, one after the other. Raises EncodeError, SecretRequired."""
+    of the function, one after the other. ``broadcast``: its number. Raises EncodeError, SecretRequired."""
+    if broadcast is not None:
+        sealed = store.require_trust("arguments").dumps(ARGUMENTS, (args, dict(kwargs)), where=_WHERE)
+        said = {"call": ref, "pickled": sealed, "broadcast": broadcast}
+        return store.codec.encode_fields(said, "xs", spilled)
     if many:
         return _encode_many(store, ref, args, spilled)
     if PLAIN.issuperset(map(type, args)) and PLAIN.issuperset(map(type, kwargs.values())):
@@ -187,7 +194,7 @@ def encode_call(
             if len(data) <= store.spill_size:
                 return data
     sealed = store.require_trust("arguments").dumps(
-        ARGUMENTS, (args, dict(kwargs)), where="(args, kwargs)", by_value=_small(args) and _small(kwargs)
+        ARGUMENTS, (args, dict(kwargs)), where=_WHERE, by_value=_small(args) and _small(kwargs)
     )
     return store.codec.encode_fields({"call": ref, "pickled": sealed}, "xs", spilled)
 
@@ -276,3 +283,16 @@ def open_error(store: Store, sealed: bytes) -> BaseException | None:
     except Exception:
         return None
     return found if isinstance(found, BaseException) else None
+
+
+def call_hook(fn: Callable[..., Any], worker: Any) -> None:
+    """``on_worker_start``: with the worker, where it takes an argument."""
+    try:
+        inspect.signature(fn).bind()
+    except TypeError:
+        fn(worker)
+    except ValueError:
+        # Some functions written in C do not tell what they take.
+        fn()
+    else:
+        fn()

@@ -19,7 +19,7 @@ from typing import Any, Final
 from ._names import random_token
 from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
-from ._store_tasks import Collecting
+from ._store_calls import Collecting
 from .launchers.local import process_start
 
 #: Ended calls read at once.

@@ -22,8 +22,9 @@ from typing import Any, Literal, Self, TypeVar
 import msgspec
 
 from . import _inputs, _names
+from ._broadcast import broadcast
 from ._call_loop import CallLoop
-from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Settings
+from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Options, Settings
 from ._calls import Constant, Shelf, encode_call
 from ._collecting import Collector
 from ._crew import CANCELLED, deadline_of
@@ -277,6 +278,13 @@ class Controller(Kin, concurrent.futures.Executor):
         """Uploads values once, by content; returns what stands for each in the arguments of calls."""
         return {name: self._shelf.constant(name, value) for name, value in values.items()}
 
+    def broadcast(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> list[concurrent.futures.Future[T]]:
+        """Has every worker make this call once: those that are there, whose futures are returned, and those
+        that come later, before anything else. One that comes and fails in it has not come up."""
+        return [*broadcast(self, self._shelf, fn, args, kwargs)]
+
     # --- ending ---------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as executors
@@ -372,18 +380,6 @@ class Controller(Kin, concurrent.futures.Executor):
         if not self._workers_left():
             for future in self._register.take_all():
                 future._end(None, error)
-
-
-class Options:
-    """The verbs of a controller, with options for the calls."""
-
-    def __init__(self, controller: Controller, options: CallOptions) -> None:
-        self._controller = controller
-        self._options = options
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """As ``Controller.submit``."""
-        return self._controller._submit(self._options, fn, args, kwargs)
 
 
 _open: weakref.WeakSet[Controller] = weakref.WeakSet()

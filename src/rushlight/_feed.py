@@ -16,7 +16,7 @@ from ._cancel import CancelToken, Interrupted, current
 from ._futures import Register
 from ._results import Ends, gone, status_of
 from ._store import Store
-from ._store_reads import Ended
+from ._store_calls import Ended
 from .errors import RushlightError, StoreError
 
 _log = logging.getLogger("rushlight")

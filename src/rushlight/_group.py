@@ -14,9 +14,10 @@ from dataclasses import fields, replace
 from typing import Any, Literal, Self, TypeVar
 
 from . import _inputs
+from ._call_options import Options
 from ._calls import Constant
 from ._collecting import Summary
-from ._controller import Controller, Options
+from ._controller import Controller
 from ._crew import deadline_of
 from ._results import TaskResult
 from .errors import ConfigError
@@ -120,6 +121,13 @@ class ControllerGroup(concurrent.futures.Executor):
     def constants(self, *, controller: str | None = None, **values: Any) -> dict[str, Constant]:
         """As ``Controller.constants``: they are there for calls of the same member."""
         return self._one(controller).constants(**values)
+
+    def broadcast(
+        self, fn: Callable[..., T], /, *args: Any, controller: Which = None, **kwargs: Any
+    ) -> list[concurrent.futures.Future[T]]:
+        """As ``Controller.broadcast``."""
+        some = self._some(controller).values()
+        return [future for one in some for future in one.broadcast(fn, *args, **kwargs)]
 
     def launch(self, n: int = 1, *, controller: str | None = None) -> list[str]:
         """As ``Controller.launch``."""

@@ -49,6 +49,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "hash",
         "key of an ended task -> the collector it was given to, and the number of its call",
     ),
+    "broadcasts": ("hash", "number -> call that every worker of a controller makes once"),
     "launches": ("hash", "worker id -> launcher, job and time of a launch by a controller"),
     "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),
     "ends": ("hash", "worker id -> how its process ended"),

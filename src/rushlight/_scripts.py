@@ -70,6 +70,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "collect": ("control", "collected"),
     "uncollect": ("control", "collected"),
     "keep:launches": ("control", "launches"),
+    "keep:broadcasts": ("control", "broadcasts"),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
     "give_back": ("control", "queued", "tallies", "budgets", "events"),
@@ -207,6 +208,9 @@ class RosterScripts(Packer):
 
     def log(self, epoch: str, limit: int, share: int, worker_id: str, *entries: bytes) -> bytes:
         return self._pack("log", (epoch, limit, share, worker_id, *entries))
+
+    def keep_broadcasts(self, epoch: str, *pairs: Argument) -> bytes:
+        return self._pack("keep:broadcasts", (epoch, *pairs))
 
     def keep_launches(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:launches", (epoch, *pairs))

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import msgspec
 
 from ._store_boards import BoardVerbs
+from ._store_calls import CallVerbs
 from ._store_roster import RosterVerbs
 from ._store_server import ServerVerbs
 from ._wire import Link, command
 
 
-class Store(RosterVerbs, BoardVerbs, ServerVerbs):
+class Store(RosterVerbs, CallVerbs, BoardVerbs, ServerVerbs):
     """One network on one server; see ``StoreBase`` for its contract."""
 
     def listen(self, after: str | None = None) -> OrderListener:

@@ -14,7 +14,6 @@ import msgspec
 from ._records import Counts, TaskState
 from ._store_base import EPOCHS
 from ._store_finished import FinishedReads, Restarted, Rows, View
-from ._store_tasks import Collecting
 from ._wire import command
 
 #: What a finished record has behind the others: when, results, their extras.
@@ -49,31 +48,6 @@ class Totals:
     tasks: Counts
     live_workers: int
     overdue: int
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A network at one instant: its epoch, the time in microseconds, the number of the last task that was
-    created, tasks that have not ended, finished tasks, failures."""
-
-    epoch: str
-    now: int
-    created: int
-    unended: int
-    finished: int
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How things stand, and what had ended by then and had not been read: finished rows, and the failed with
-    their conditions, each in order; ``failures`` are those read, also the ones retried since."""
-
-    standing: Standing
-    finished: Rows
-    failures: list[str]
-    failed: Rows
-    conditions: list[dict[str, Any]]
 
 
 class ReadVerbs(FinishedReads):
@@ -206,80 +180,6 @@ class ReadVerbs(FinishedReads):
         return Standing(
             self.heard(epoch), finished, failures, queued, running, live, overdue, event.decode(), next_due
         )
-
-    def place(self) -> Place:
-        """Where the network stands at this instant."""
-        names = ("index", "queued", "running")
-        commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
-        commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
-        (seconds, micro), epoch, created, queued, running, finished, failures = self.transaction(
-            ("TIME",), ("HGET", self.keys["control"], "epoch"), *commands
-        )
-        now = int(seconds) * 1_000_000 + int(micro)
-        return Place((epoch or b"").decode(), now, created, queued + running, finished, failures)
-
-    def since(self, finished: int, failures: int, most: int) -> tuple[str, Rows, list[str], Rows, list[Any]]:
-        """The epoch, and up to ``most`` tasks each that finished and failed from these places on: finished
-        rows, the keys of failures, and of these the rows and conditions of those still failed."""
-        epoch, rows, keys = self.transaction(
-            ("HGET", self.keys["control"], "epoch"),
-            ("LRANGE", self.keys["finished"], finished, finished + most - 1),
-            ("LRANGE", self.keys["failures"], failures, failures + most - 1),
-        )
-        self.heard(epoch)
-        names = [key.decode() for key in keys]
-        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return self.heard(epoch), self.rows(rows), names, failed, conditions
-
-    def collected(self, keys: Sequence[str]) -> list[bool]:
-        """Whether each was given to a collector."""
-        if not keys:
-            return []
-        found = self.link.call(command("HMGET", self.keys["collected"], *keys))
-        return [given is not None for given in found]
-
-    def n_collected(self) -> int:
-        """How many ended tasks were given to collectors."""
-        number: int = self.link.call(command("HLEN", self.keys["collected"]))
-        return number
-
-    def collectors(self) -> tuple[float, list[Collecting]]:
-        """The server's time, and everybody who collects, or has and did not say goodbye."""
-        (seconds, micro), fields = self.transaction(("TIME",), ("HGETALL", self.keys["control"]))
-        found = []
-        for name, value in zip(fields[::2], fields[1::2], strict=True):
-            if name.startswith(b"k:"):
-                handed_out, heard, process = msgspec.msgpack.decode(value)
-                found.append(Collecting(name[2:].decode(), process, handed_out, heard / 1e6))
-        return int(seconds) + int(micro) / 1e6, found
-
-    def given_to(self, collector: Collecting) -> dict[str, bytes]:
-        """What a collector was given and has not said to have handed out. Looks at all that was collected."""
-        found: dict[str, bytes] = {}
-        cursor, mine = "0", f"{collector.token}:".encode()
-        while True:
-            parts = ("HSCAN", self.keys["collected"], cursor, "COUNT", 1000)
-            at, fields = self.link.call(command(*parts))
-            for key, given in zip(fields[::2], fields[1::2], strict=True):
-                if given.startswith(mine) and int(given[len(mine) :]) > collector.handed_out:
-                    found[key.decode()] = given
-            cursor = at.decode()
-            if cursor == "0":
-                return found
-
-    def ended(self, finished: int, failures: int, seconds: float, most: int = 2000) -> Ended:
-        """``watch`` for ``seconds``, and up to ``most`` tasks each that finished and failed from these
-        places on. One trip, two where some failed."""
-        calls = [
-            self.scripts.watch(int(seconds * 1e6), EPOCHS),
-            command("LRANGE", self.keys["finished"], finished, finished + most - 1),
-            command("LRANGE", self.keys["failures"], failures, failures + most - 1),
-        ]
-        told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
-        standing = self._standing(told)
-        names = [key.decode() for key in keys]
-        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return Ended(standing, self.rows(rows), names, failed, conditions)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""

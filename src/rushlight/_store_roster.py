@@ -201,21 +201,6 @@ class RosterVerbs(EndVerbs, ReadVerbs):
             cards[wid.decode()] = WorkerCard(wid.decode(), "", **told)
         return cards
 
-    def keep_launches(self, launches: Mapping[str, bytes]) -> None:
-        """Notes launches by the ids of their workers."""
-        flat = [part for pair in launches.items() for part in pair]
-        self.write(lambda epoch: self.scripts.keep_launches(epoch, *flat))
-
-    def launches(self) -> dict[str, bytes]:
-        """The launches noted."""
-        found = self.link.call(command("HGETALL", self.keys["launches"]))
-        return {wid.decode(): told for wid, told in zip(found[::2], found[1::2], strict=True)}
-
-    def drop_launches(self, worker_ids: Sequence[str]) -> None:
-        """Forgets launches that came to nothing, or whose workers have ended."""
-        if worker_ids:
-            self.link.call(command("HDEL", self.keys["launches"], *worker_ids))
-
     def last_order(self) -> str:
         """Where a supervisor begins to listen."""
         found = self.link.call(command("XREVRANGE", self.keys["orders"], "+", "-", "COUNT", 1))

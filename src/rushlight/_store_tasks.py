@@ -46,18 +46,6 @@ class Encoded:
         return replace(self, keys=self.keys[n:], heads=self.heads[n:], spilled={})
 
 
-@dataclass(frozen=True, slots=True)
-class Collecting:
-    """Who collects: what names it, its process, and the number of the call up to which all that it was
-    given has been handed out for good. ``heard``: when it last said so, POSIX seconds of the server's
-    clock."""
-
-    token: str
-    process: str
-    handed_out: int = 0
-    heard: float = 0.0
-
-
 def pack_text(text: str) -> bytes:
     """The text as a msgpack element."""
     return msgspec.msgpack.encode(text)
@@ -157,19 +145,6 @@ class TaskVerbs(StoreBase):
             raise unknown_keys([key.decode() for key in reply[1]], self.network)
         taken: int = reply[1]
         return taken
-
-    def collect(self, collector: Collecting, number: int, keys: Sequence[str]) -> list[bool]:
-        """Gives ended tasks to a collector; True for each that no other was given. The same again for a
-        call of the same number."""
-        said = (collector.token, number, collector.handed_out, collector.process)
-        reply = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
-        return [bool(verdict) for verdict in reply[1]]
-
-    def uncollect(self, token: str, given: Mapping[str, bytes]) -> int:
-        """Gives back what a collector was given, by key; it is gone. Returns how many of it there were."""
-        flat = [part for pair in given.items() for part in pair]
-        back: int = self.write(lambda epoch: self.scripts.uncollect(epoch, token, *flat))[1]
-        return back
 
     def retry(self, keys: Sequence[str], *, ignore: bool, next_seed: bool) -> list[str]:
         """Puts failed tasks back into the line; returns those that went."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rushlight import Controller, Rush
+from rushlight import Controller, Rush, to_frame
 from rushlight.errors import TaskCancelled, WorkerCrashed
 
 PATIENCE = 60.0
@@ -134,3 +134,152 @@ def test_after_shutdown_no_call_is_taken(network: str) -> None:
         controller.submit(square, 1)
     with Rush(network) as rush:
         assert [] == rush.running_worker_ids
+
+
+def test_a_broadcast_reaches_every_worker_once(controller: Controller) -> None:
+    """Workers that are there make the call, and so does each that comes later, before anything else."""
+
+    def mark() -> int:
+        import builtins
+
+        builtins.marks = getattr(builtins, "marks", 0) + 1  # type: ignore[attr-defined]
+        return os.getpid()
+
+    def marks(_: int) -> tuple[int, int]:
+        import builtins
+
+        return os.getpid(), builtins.marks  # type: ignore[attr-defined]
+
+    controller.submit(square, 1).result(PATIENCE)
+    here = {row["pid"] for row in controller.workers().to_dicts()}
+    futures = controller.broadcast(mark)
+    assert here == {future.result(PATIENCE) for future in futures}
+    controller.launch(1)
+    seen = dict(controller.map(marks, range(50)))
+    assert {1} == set(seen.values())
+    assert {square} != {result.value for result in controller.collect()}
+    assert controller.empty
+
+
+def test_constants_are_uploaded_once(controller: Controller) -> None:
+    """A constant stands for its value wherever it is among the arguments."""
+    table = controller.constants(table=list(range(1000)))["table"]
+    assert 999 == controller.submit(lambda values, i: values[i], table, 999).result(PATIENCE)
+    assert [0, 1] == list(controller.map(lambda pair: pair[0][pair[1]], [(table, 0), (table, 1)]))
+    again = controller.constants(table=list(range(1000)))["table"]
+    assert table.digest == again.digest
+
+
+def test_a_function_is_sent_as_it_is_now(controller: Controller) -> None:
+    """What a function refers to counts as it is when the call is made, not when its like was sent first."""
+    things, number = [1], 1
+
+    def total() -> int:
+        return sum(things) + number
+
+    assert 2 == controller.submit(total).result(PATIENCE)
+    things.append(10)
+    assert 12 == controller.submit(total).result(PATIENCE)
+    number = 5
+    assert 16 == controller.submit(total).result(PATIENCE)
+
+
+def test_seeds_make_calls_reproducible(network: str) -> None:
+    """With a seed each call has numbers of its own, the same in every run; a call may have its own seed."""
+    found = []
+    for i in range(2):
+        name = f"{network}-{i}"
+        with Controller(name, max_workers=2, seed=42) as controller:
+            futures = controller.walk(lambda _: __import__("random").random(), range(6))
+            values = [future.result(PATIENCE) for future in futures]
+            own = controller.options(seed=7).submit(lambda: __import__("random").random()).result(PATIENCE)
+            found.append([*values, own])
+        with Rush(name) as rush:
+            rush.reset()
+    assert found[0] == found[1]
+    assert 7 == len(set(found[0]))
+
+
+def test_workers_are_put_right_between_calls(network: str) -> None:
+    """``reset`` puts back globals, environment, directory and warning filters after each call."""
+
+    def stray() -> None:
+        globals()["stray_global"] = 1
+        os.environ["STRAY"] = "1"
+        os.chdir("/")
+        warnings.simplefilter("ignore")
+
+    def look() -> tuple[bool, bool, bool, bool]:
+        ignored = any(action == "ignore" and message is None for action, message, *_ in warnings.filters[:1])
+        return "stray_global" in globals(), "STRAY" in os.environ, os.getcwd() == "/", ignored
+
+    everything = ("globals", "environment", "directory", "warnings")
+    with Controller(network, max_workers=1, reset=everything) as controller:
+        controller.submit(stray).result(PATIENCE)
+        assert (False, False, False, False) == controller.submit(look).result(PATIENCE)
+    with pytest.raises(ValueError, match="reset='colour'"):
+        Controller(network, reset=["colour"])
+
+
+def test_workers_are_replaced_in_time(network: str) -> None:
+    """A worker leaves after so many calls; the next calls are done by others."""
+    with Controller(network, max_workers=1, max_tasks_per_worker=3) as controller:
+        pids = [controller.submit(os.getpid).result(PATIENCE) for _ in range(7)]
+        assert [3, 3, 1] == [pids.count(pid) for pid in dict.fromkeys(pids)]
+
+
+def test_what_is_under_way_can_be_bounded(network: str) -> None:
+    """With ``max_queued`` a submission waits while so many calls have not ended."""
+    with Controller(network, max_workers=1, max_queued=3) as controller:
+        seen = []
+        for i in range(12):
+            controller.submit(square, i)
+            seen.append(controller._feed.own)
+        assert max(seen) <= 3
+        assert controller.wait(timeout=PATIENCE)
+
+
+def test_the_backlog_is_for_calls_that_wait_for_room(network: str) -> None:
+    """Names come out as there is room, first in first out; a controller is saturated with as many uncollected
+    calls as workers may be."""
+    with Controller(network, max_workers=2) as controller:
+        for name in ("a", "b", "c"):
+            controller.push_backlog(name)
+        assert not controller.saturated
+        assert ["a", "b"] == controller.pop_backlog()
+        controller.push("a", square, 1)
+        controller.push("b", square, 2)
+        assert controller.saturated
+        assert [] == controller.pop_backlog()
+        assert controller.wait(timeout=PATIENCE)
+        controller.collect()
+        assert ["c"] == controller.pop_backlog()
+        assert controller.empty
+
+
+def test_cancelling_by_name(network: str) -> None:
+    """Named calls are taken back, and the others done."""
+    with Controller(network, max_workers=1) as controller:
+        controller.descale()
+        for name in ("a", "b", "c"):
+            controller.push(name, square, 2)
+        assert ["a", "b"] == controller.cancel(["a", "b"])
+        controller.autoscale()
+        assert controller.wait(timeout=PATIENCE)
+        assert {"a": "cancel", "b": "cancel", "c": "success"} == {
+            r.name: r.status for r in controller.collect()
+        }
+        assert (3, 1, 2) == (
+            controller.summary().tasks,
+            controller.summary().success,
+            controller.summary().cancel,
+        )
+
+
+def test_results_as_a_table(controller: Controller) -> None:
+    """``to_frame`` has a row for each result."""
+    controller.walk(divmod, [7, 1], [2, 0])
+    assert controller.wait(timeout=PATIENCE)
+    frame = to_frame(controller.collect()).sort("status")
+    assert ["error", "success"] == frame["status"].to_list()
+    assert "ZeroDivisionError" in frame["exception"][0]

@@ -25,9 +25,10 @@ from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
+from rushlight._store_calls import Collecting
 from rushlight._store_ends import WorkerEnd
 from rushlight._store_roster import WorkerCard
-from rushlight._store_tasks import Collecting, Encoded
+from rushlight._store_tasks import Encoded
 from rushlight._wire import Link
 from rushlight.errors import WorkerLost
 
@@ -342,6 +343,7 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": UNCONFIRMED}),
     Row("Store.collect", lambda s: s.store.collect(Collecting("c1", "host:1:1"), 1, ["d1", "x1"])),
     Row("Store.uncollect", lambda s: s.store.uncollect("c0", {"d1": b"c0:1", "x1": b"c9:1"})),
+    Row("Store.keep_broadcast", lambda s: s.store.keep_broadcast("b1", b"call")),
     Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": b"launch"})),
     Row("Store.drop_launches", lambda s: s.store.drop_launches(["sup"])),
     Row("Store.keep_spec", lambda s: s.store.keep_spec("two", b"sealed")),
@@ -491,6 +493,7 @@ READS: tuple[Row, ...] = (
     Row("Store.since", lambda s: len(s.store.since(0, 0, 10)[1])),
     Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
+    Row("Store.broadcasts", lambda s: s.store.broadcasts()),
     Row("Store.n_collected", lambda s: s.store.n_collected()),
     Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),
     Row("Store.given_to", lambda s: s.store.given_to(Collecting("c0", "host:1:1"))),

@@ -7,8 +7,9 @@ import msgspec
 from ground import Ground
 from rushlight._member import Member
 from rushlight._records import Exit, WorkerState
+from rushlight._store_calls import Collecting
 from rushlight._store_ends import WorkerEnd
-from rushlight._store_tasks import Collecting, Encoded
+from rushlight._store_tasks import Encoded
 
 
 def crash(ground: Ground, member: Member, state: WorkerState = WorkerState.LOST) -> None:
