@@ -261,22 +261,28 @@ class TaskReader:
         if unknown:
             raise unknown_keys(unknown, self._store.network)
         epoch = standing.epoch
-        while True:
-            pending = [key for key, state in states.items() if state not in _FINAL]
-            if not pending:
-                return _wait_result(wanted, states, "done")
+        pending = {key: None for key, state in states.items() if state not in _FINAL}
+        while pending:
             if standing.live_workers == 0 and not self._more_may_come():
-                states |= zip(pending, self._store.look(pending), strict=True)
+                states |= zip(pending, self._store.look(list(pending)), strict=True)
                 settled = all(state in _FINAL for state in states.values())
-                return _wait_result(wanted, states, "done" if settled else "no_workers")
+                return WaitResult.of(wanted, states, "done" if settled else "no_workers")
             left = _left(deadline)
             if left <= 0:
-                return _wait_result(wanted, states, "timeout")
-            self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+                return WaitResult.of(wanted, states, "timeout")
+            woken = self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+            if woken and len(pending) > _MANY:
+                # One event cannot have been all of them: the next few are looked at together.
+                time.sleep(min(left, _BREATH))
             before, standing = standing, self._watch(left)
             if standing.epoch != epoch:
-                raise DataMissing(f"network {self._store.network!r} was reset during the wait", keys=pending)
-            states |= self._settled_since(before, standing, states)
+                said = f"network {self._store.network!r} was reset during the wait"
+                raise DataMissing(said, keys=list(pending))
+            found = self._settled_since(before, standing, states)
+            states |= found
+            for key in found:
+                pending.pop(key, None)
+        return WaitResult.of(wanted, states, "done")
 
     def _settled_since(
         self, before: Standing, now: Standing, states: dict[str, TaskState | None]
@@ -365,6 +371,8 @@ class TaskReader:
 
 _FINISHED = (TaskState.FINISHED,)
 _FINAL = (TaskState.FINISHED, TaskState.FAILED)
+#: Where more tasks than this are waited for, seconds from an event to the look at what has come.
+_MANY, _BREATH = 100, 0.002
 
 
 def _left(deadline: float | None) -> float:
@@ -378,15 +386,6 @@ def _stated(view: View) -> list[StatedRow]:
         *map(StatedRow, repeat(TaskState.RUNNING), view.running),
         *map(StatedRow, repeat(TaskState.FAILED), view.failed, view.conditions),
     ]
-
-
-def _wait_result(wanted: list[str], states: dict[str, TaskState | None], reason: Any) -> WaitResult:
-    by_state: dict[TaskState | None, list[str]] = {}
-    for key in wanted:
-        by_state.setdefault(states[key], []).append(key)
-    pending = [key for key in wanted if states[key] not in _FINAL]
-    done, failed = by_state.get(TaskState.FINISHED, []), by_state.get(TaskState.FAILED, [])
-    return WaitResult(done, failed, pending, reason)
 
 
 _readers: weakref.WeakSet[TaskReader] = weakref.WeakSet()

@@ -5,7 +5,7 @@ Owns what a task and a worker *are*; never talks to a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -144,6 +144,21 @@ class WaitResult:
     failed: list[str]
     pending: list[str]
     reason: Literal["done", "timeout", "no_workers"]
+
+    @classmethod
+    def of(
+        cls,
+        keys: Sequence[str],
+        states: Mapping[str, TaskState | None],
+        reason: Literal["done", "timeout", "no_workers"],
+    ) -> WaitResult:
+        """The keys by their states."""
+        by_state: dict[TaskState | None, list[str]] = {TaskState.FINISHED: [], TaskState.FAILED: []}
+        for key in keys:
+            by_state.setdefault(states[key], []).append(key)
+        done, failed = by_state[TaskState.FINISHED], by_state[TaskState.FAILED]
+        settled = {*done, *failed}
+        return cls(done, failed, [key for key in keys if key not in settled], reason)
 
     def __bool__(self) -> bool:
         return self.reason == "done"
