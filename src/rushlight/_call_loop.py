@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from . import _seeds
+from . import _seeds, _telemetry
 from ._call_scope import Limits, Meter, Reset, Scope, told_of
 from ._calls import Objects, call_hook, decode_call, encode_told, encode_value, seal_error
 from ._member import Verdict
@@ -62,6 +62,7 @@ class CallLoop:
             shift.work()
         finally:
             shift.scope.close()
+            _telemetry.flush()
 
 
 class Shift:
@@ -144,7 +145,8 @@ class Shift:
             args, kwargs = decode_call(store, row[4])
             self.scope.begin(function)
             meter = Meter()
-            value = self._call(row[4], function, args, kwargs)
+            with _telemetry.span(row, store.network, self.worker.worker_id):
+                value = self._call(row[4], function, args, kwargs)
             meter.stop()
             payload = encode_value(store, value, spilled)
             told = self.scope.end() | meter.told

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from . import _inputs, _names
+from . import _inputs, _names, _telemetry
 from ._broadcast import broadcast
 from ._call_loop import CallLoop
 from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Options, Settings
@@ -203,7 +203,7 @@ class Controller(Kin, concurrent.futures.Executor):
         key = options.name or self._new_key()
         xs = encode_call(store, ref, args, kwargs, spilled, many=many)
         said = NIL if options is PLAIN else options.packed()
-        head = b"".join((said, msgspec.msgpack.encode(key), xs, NIL))
+        head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
         if options.name is not None:
             self._check_name(key)
         self._make_room()
