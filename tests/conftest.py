@@ -15,12 +15,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 import redis
 
 from rushlight import Rush, RushWorker, plan
 from rushlight._server import ensure_server, stop_server
+
+# A busy machine may take any time for an example.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SETTINGS = ("RUSHLIGHT_URL", "REDIS_URL", "RUSHLIGHT_SECRET")
 
