@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ._store import Store
+from .errors import SignatureMismatch
 
 _SPEC, _LOOP, _ARGUMENTS = "start arguments", "worker loop", "loop arguments"
 
@@ -62,14 +63,24 @@ def keep_spec(store: Store, spec: StartSpec) -> str:
     spec = replace(spec, loop=loop, arguments=arguments)
     body = msgspec.msgpack.encode(asdict(spec))
     sealed = store.require_trust("start arguments").seal(_SPEC, body)
-    spec_id = hashlib.sha256(sealed).hexdigest()[:32]
+    spec_id = _id_of(sealed)
     store.keep_spec(spec_id, sealed)
     return spec_id
 
 
+def _id_of(sealed: bytes) -> str:
+    return hashlib.sha256(sealed).hexdigest()[:32]
+
+
 def load_spec(store: Store, spec_id: str) -> StartSpec:
     """Start arguments by id. Raises DataMissing, SignatureMismatch, SecretRequired."""
-    body = store.require_trust("start arguments").open(_SPEC, store.spec(spec_id))
+    sealed = store.spec(spec_id)
+    body = store.require_trust("start arguments").open(_SPEC, sealed)
+    if _id_of(sealed) != spec_id:
+        raise SignatureMismatch(
+            f"not to be trusted, and not read: {spec_id!r} are other start arguments than were stored there",
+            purpose=_SPEC,
+        )
     return msgspec.msgpack.decode(body, type=StartSpec)
 
 

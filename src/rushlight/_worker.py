@@ -16,21 +16,19 @@ from typing import Any, Self, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
-from ._forms import taken_task
 from ._journal import Journal
 from ._lease import LeaseThread
 from ._logs import LogReader
 from ._member import Member, Verdict
 from ._plan import find_config
-from ._reader import TaskReader
-from ._records import Task, TaskState, WorkerState
+from ._records import Task, WorkerState
 from ._roster import WorkerReader
 from ._running import RunningTask
 from ._sharing import Sharing
 from ._store import Store
 from ._store_roster import WorkerCard
 from ._store_tasks import NIL, Encoded, head_of
-from ._tables import StatedRow
+from ._taking import Taking
 from .errors import ConfigError, RushlightError, StaleTaskWarning, UnknownKey
 
 _log = logging.getLogger("rushlight")
@@ -39,7 +37,7 @@ Fields = Mapping[str, Any]
 _LEFT = "Task failed"
 
 
-class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
+class RushWorker(Taking, WorkerReader, LogReader, Sharing):
     """A member of a network that does tasks; registers on construction.
 
     One worker belongs to one thread at a time, like the loop that drives it; reading is thread-safe.
@@ -50,8 +48,6 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
     refused. Raises StoreUnavailable, and ConfigError where a live worker has the id.
     """
 
-    _lease_thread: LeaseThread | None
-    on_time_limit: Callable[[float], None] | None = None
     _journal: Journal | None = None
 
     def __init__(
@@ -257,28 +253,10 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
         """Takes up to n queued tasks, as many as there are, waiting only for the first."""
         _inputs.count(n, "n", least=1)
         limit = _inputs.seconds(timeout, "timeout", none=True)
-        return self._taken(self._member.claim(n, float("inf") if limit is None else limit))
-
-    def _taken(self, values: list[bytes]) -> list[Task]:
-        if not values:
-            return []
-        one = len(values) == 1
-        rows = [self._store.running_row(values[0])] if one else self._store.running_rows(values)
-        quick = taken_task(rows[0]) if one else None
-        tasks = [quick] if quick else self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
-        for task in tasks:
-            self._held[task.key] = task.attempt
-        limits = [row[2]["t"] for row in rows if row[2] and row[2].get("t")]
-        if limits:
-            self._expect(min(limits) + self._limit_grace)
-        return tasks
-
-    def _expect(self, seconds: float) -> None:
-        """A task taken now may run this long: somebody besides the task must be awake then."""
-        if self._lease_thread is not None:
-            self._lease_thread.due_in(seconds)
-        elif self.on_time_limit is not None:
-            self.on_time_limit(seconds)
+        while values := self._member.claim(n, float("inf") if limit is None else limit):
+            if tasks := self._taken(values):
+                return tasks
+        return []
 
     def step(self, finish: tuple[str, Fields], push: Fields) -> str:
         """Finishes a task and creates the next, running, in ONE round trip; returns the new key. A result
@@ -318,8 +296,8 @@ class RushWorker(TaskReader, WorkerReader, LogReader, Sharing):
                 raise
             decided, values = False, []
         self._let_go_one(verdict.key, decided)
-        if values:
-            return self._taken(values)[0]
+        if tasks := self._taken(values):
+            return tasks[0]
         return self.pop_task(timeout) if timeout is None or timeout > 0 else None
 
     @overload
