@@ -10,8 +10,9 @@ from typing import Any
 
 #: Bytes read at once.
 CHUNK = 1 << 16
-#: How often an adaptive wait looks before it sleeps; after how many waits that slept at once it looks again.
-_MOST_LOOKS, _REST = 40, 50
+#: How often an adaptive wait looks before it sleeps: long enough for a near server that has to be woken
+#: itself. After how many waits in vain it begins anew.
+_MOST_LOOKS, _REST = 100, 50
 
 
 def set_timeout(sock: Any, seconds: float) -> None:
@@ -34,7 +35,7 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
     less, and soon not at all for a while. Only for plain sockets; others get their ``recv``."""
     if type(sock) is not socket.socket:
         return lambda: sock.recv(CHUNK)
-    receive, let_others_run, at_once = sock.recv, os.sched_yield, socket.MSG_DONTWAIT
+    receive, let_others_run, at_once = sock.recv, os.sched_yield, int(socket.MSG_DONTWAIT)
     looks, rest = _MOST_LOOKS, 0
 
     def look() -> bytes:
@@ -50,7 +51,7 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
         looks //= 2
         rest += 1
         if not looks and rest >= _REST:
-            looks, rest = _MOST_LOOKS // 4, 0
+            looks, rest = _MOST_LOOKS, 0
         return receive(CHUNK)
 
     return look

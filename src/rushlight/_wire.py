@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import hiredis
@@ -322,7 +323,7 @@ class Link:
             raise
         self._connection, self._socket = connection, plain
         self._reader = hiredis.Reader(notEnoughData=False)
-        self._receive = adaptive(plain) if self.config.adaptive else lambda: plain.recv(CHUNK)
+        self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
             self._load_scripts()
             self._socket.sendall(b"".join(commands for commands, _ in self._owed))

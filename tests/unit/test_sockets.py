@@ -48,7 +48,7 @@ def test_an_answer_that_comes_soon_is_met_awake(
     """It lets others run between its looks, and no more often than it takes."""
     server = Server(pair[1], monkeypatch)
     receive = adaptive(pair[0])
-    for turns in (0, 1, 7, 39):
+    for turns in (0, 1, 7, 99):
         server.answer_after(turns)
         assert b"answer" == receive()
         assert turns == server.turns
@@ -61,18 +61,18 @@ def test_looking_in_vain_becomes_rare(
     server = Server(pair[1], monkeypatch)
     receive = adaptive(pair[0])
     looks = []
-    for expected in (40, 20, 10, 5, 2, 1):
+    for expected in (100, 50, 25, 12, 6, 3, 1):
         server.answer_after(expected)  # when it has looked for the last time
         assert b"answer" == receive()
         looks.append(server.turns)
-    assert [40, 20, 10, 5, 2, 1] == looks
-    for _ in range(44):
+    assert [100, 50, 25, 12, 6, 3, 1] == looks
+    for _ in range(43):
         server.answer_after(0)
         assert b"answer" == receive()
         assert 0 == server.turns
-    server.answer_after(1)
+    server.answer_after(99)
     assert b"answer" == receive()
-    assert 1 == server.turns
+    assert 99 == server.turns
 
 
 def test_an_end_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
