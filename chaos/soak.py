@@ -45,7 +45,7 @@ PER_WORKER = 1500
 #: Bytes of server memory one line of the log costs.
 PER_LINE = 250
 LOG_LIMIT = 20_000
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 # --- what runs in the workers: sent with its code -----------------------------------------------------
@@ -130,6 +130,7 @@ class Soak:
         self.elders = self.rush.start_workers(elder, ELDERS, log_level="WARNING", lease=60)
         self.mayflies = self.rush.start_workers(mayfly, MAYFLIES, kwargs={"alternate": 0}, lease=60)
         self.registered = ELDERS + MAYFLIES
+        self.launched = list(self.rush._launched)
         self.rush.wait_for_workers(ELDERS + MAYFLIES, timeout=PATIENCE)
         self._await(lambda: self._begun() == MAYFLIES)
         self.watched = self._processes()
@@ -227,8 +228,16 @@ class Soak:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError("waited in vain")
+                raise TimeoutError(f"waited in vain; supervisors: {self._supervisors()}")
             threading.Event().wait(0.005)
+
+    def _supervisors(self) -> list[tuple[str, str]]:
+        """What the launcher knows of those that were to live through all of it, and what they said."""
+        return [
+            (f"{state.phase} {state.reason}", batch.launcher.log_tail(handle))
+            for batch in self.launched
+            for handle, state in zip(batch.handles, batch.launcher.poll(batch.handles), strict=True)
+        ]
 
     def _expect(self, what: str, expected: object, actual: object) -> None:
         if expected != actual:
