@@ -216,7 +216,7 @@ class Site:
         for child in (*self._managers.values(), *self._machines):
             child.wait()
         self.proxy.close()
-        self.server.close()
+        self.server.close(keep=keep)
         self.ledger.close()
         if not keep:
             shutil.rmtree(self.folder)

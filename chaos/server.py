@@ -149,7 +149,26 @@ class ChaosServer:
             used = int(client.info("memory")["used_memory"])
             client.config_set("maxmemory", used + spare if spare else 0)
 
-    def close(self) -> None:
+    def rewrite(self) -> None:
+        """Has the append-only file written anew, and waits for it."""
+        deadline = time.monotonic() + 60
+        with self.client() as client:
+            for wanted in ("aof_last_write_status", "aof_last_bgrewrite_status"):
+                while client.info("persistence")[wanted] != "ok" or self._rewriting(client):
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(f"{wanted} is not ok a minute after there is room")
+                    threading.Event().wait(0.05)
+                if wanted == "aof_last_write_status":
+                    client.bgrewriteaof()
+
+    def _rewriting(self, client: redis.Redis) -> bool:
+        found = client.info("persistence")
+        return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
+
+    def close(self, *, keep: bool = False) -> None:
+        """``keep``: what is on the disk is copied beside it."""
         self.go_on()
         self.kill()
+        if keep:
+            shutil.copytree(self.disk.folder, self.folder / "kept")
         self.disk.close()
