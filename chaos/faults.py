@@ -133,8 +133,8 @@ def fill_memory(site: Site, rng: random.Random, over: threading.Event) -> None:
 
 
 def fill_disk(site: Site, rng: random.Random, over: threading.Event) -> None:
-    """Redis and Valkey write behind a hole then, and do not read such a file at their next start: whoever made
-    room has the file written anew first, while all is in memory."""
+    """The servers leave a hole in their file then, and do not read it at their next start: whoever made room
+    has it written anew, while all is in memory."""
     site.server.disk.fill()
     over.wait(rng.uniform(0.5, 5.0))
     site.server.disk.clear()

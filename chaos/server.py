@@ -37,10 +37,10 @@ def faketime(clock: Path) -> dict[str, str]:
 class Disk:
     """A small filesystem in memory; where none may be mounted, a plain folder that cannot be filled."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: int = DISK) -> None:
         self.folder = folder
         folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "tmpfs", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
         mounted = os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True)
         self.small = bool(mounted) and not mounted.returncode
         self._filler = folder / "filler"

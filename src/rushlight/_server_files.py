@@ -133,19 +133,22 @@ def log_tail(home: str, lines: int = 12) -> str:
     return "\n".join(line for line in text.splitlines()[-lines:] if line.strip())
 
 
+def append_only_files(data: str) -> list[str]:
+    """The files a server of any age keeps its commands in."""
+    folder = os.path.join(data, "appendonlydir")
+    names = [os.path.join(data, "appendonly.aof")]
+    if os.path.isdir(folder):
+        names += [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".aof")]
+    return [name for name in names if os.path.isfile(name)]
+
+
 def trim_torn_tail(data: str) -> None:
     """Cut the zero bytes that a power failure can leave at the end of an append-only file.
 
     A complete file ends with a line end, never with zeros; the server forgives a record cut short
     but not zeros after it.
     """
-    folder = os.path.join(data, "appendonlydir")
-    names = [os.path.join(data, "appendonly.aof")]
-    if os.path.isdir(folder):
-        names += [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".aof")]
-    for name in names:
-        if not os.path.isfile(name):
-            continue
+    for name in append_only_files(data):
         with open(name, "r+b") as file:
             end = file.seek(0, os.SEEK_END)
             while end:

@@ -128,6 +128,7 @@ class Keeper:
         self.wire: Wire | None = None
         self.connections = -1
         self.quiet_since = time.monotonic()
+        self.unwritten = False
 
     def run(self) -> None:
         """Start the server, say how that went on standard output, keep it until it ends."""
@@ -139,7 +140,11 @@ class Keeper:
         try:
             self._prepare()
             self._start(life)
-            report(self._wait_until_ready())
+            told = self._wait_until_ready()
+            if told != "ready" and not self.server and self._mended():
+                self._start(life)
+                told = self._wait_until_ready()
+            report(told)
             for fd in (1, 2):
                 os.dup2(self.log, fd)
             self._watch()
@@ -235,6 +240,11 @@ class Keeper:
         late = f" (did not listen within {self.patience:.1f} s)" if time.monotonic() >= deadline else ""
         return f"failed\n{outcome(self.status)}{late}"
 
+    def _mended(self) -> bool:
+        from ._server_repair import close_holes
+
+        return close_holes(os.path.join(self.home, files.DATA))
+
     def _watch(self) -> None:
         self.quiet_since = time.monotonic()
         while self._alive():
@@ -246,9 +256,22 @@ class Keeper:
             elif self._alive():
                 if os.fstat(self.log).st_size > files.LOG_LIMIT:
                     os.ftruncate(self.log, 0)
+                self._mind_the_disk()
                 idle = files.read_number(files.IDLE_FILE, self.idle)
                 if not self._in_use() and 0 < idle <= time.monotonic() - self.quiet_since:
                     self._leave()
+
+    def _mind_the_disk(self) -> None:
+        """Have the file written anew once a disk that was full has room: the server leaves a hole in it, and
+        at the next full disk would cut off what it has confirmed (Redis 7.0, Valkey 9.1)."""
+        try:
+            if self.wire is not None:
+                failing = self.wire.info("persistence")["aof_last_write_status"] != "ok"
+                if self.unwritten and not failing:
+                    failing = self.wire.ask("BGREWRITEAOF").startswith("-")
+                self.unwritten = failing
+        except (OSError, KeyError):
+            self._hang_up()
 
     def _in_use(self) -> bool:
         """Whether somebody is connected, or was since the last look."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from chaos.server import Disk
 
 from rushlight import _server
 from rushlight._server import ensure_server, find_binary, home_dir, key_file, server_status, stop_server
@@ -290,6 +291,67 @@ def test_torn_end_of_the_file_is_forgiven(home: Path, damage: str) -> None:
     with client() as second:
         assert "kept" == second.get("early")
         assert (damage == "zeros") == (second.get("late") is not None)
+
+
+def test_a_file_with_a_hole_is_read(home: Path) -> None:
+    """Zeros between two commands, as a server leaves them whose disk was full for a while, cost nothing."""
+    with client() as first:
+        first.set("early", "a\r\n\0\0\0*1\r\n")
+    assert stop_server()
+    name = next((home / DATA).glob("appendonlydir/*.incr.aof"), home / DATA / "appendonly.aof")
+    with name.open("ab") as file:
+        file.write(b"\0" * 136 + b"*3\r\n$3\r\nSET\r\n$4\r\nlate\r\n$1\r\n1\r\n")
+    with client() as second:
+        assert "1" == second.get("late")
+        assert "a\r\n\0\0\0*1\r\n" == second.get("early")
+    assert [] == [path for path in name.parent.iterdir() if path.suffix == ".whole"]
+
+
+def await_looks(server: redis.Redis) -> None:
+    """Waits until somebody else has asked the server a few times how it is."""
+    mine, at_first = 0, None
+
+    def looked() -> bool:
+        nonlocal mine, at_first
+        mine += 1
+        others = server.info("commandstats").get("cmdstat_info", {"calls": 0})["calls"] - mine
+        at_first = others if at_first is None else at_first
+        return bool(others > at_first + 6)
+
+    until(looked)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root only")
+def test_a_disk_that_was_full_costs_nothing_at_the_next_start(home: Path) -> None:
+    """The server refused to write for a while and went on; started again it has everything it confirmed."""
+    home.mkdir(mode=0o700, exist_ok=True)
+    disk = Disk(home / DATA, size=8 << 20)
+    assert disk.small
+    try:
+        with client() as first:
+            first.bgrewriteaof()
+            until(lambda: not first.info("persistence")["aof_rewrite_in_progress"])
+            confirmed = 0
+            for _ in range(2):
+                disk.fill()
+                with pytest.raises(redis.ResponseError, match="MISCONF"):
+                    for _ in range(10_000):
+                        first.rpush("list", "x" * 300)
+                        confirmed += 1
+                await_looks(first)
+                files = set((home / DATA / "appendonlydir").iterdir())
+                disk.clear()
+                # The keeper has the file written anew.
+                until(lambda files=files: not files & set((home / DATA / "appendonlydir").glob("*.incr.aof")))
+                until(lambda: not first.info("persistence")["aof_rewrite_in_progress"])
+            first.rpush("list", "last")
+        assert stop_server()
+        with client() as second:
+            assert confirmed + 1 == second.llen("list")
+        stop_server()
+    finally:
+        disk.close()
 
 
 def gate(home: Path) -> tuple[str, Path]:
