@@ -16,6 +16,7 @@ import sys
 import time
 
 from . import _server_files as files
+from ._server_repair import close_holes
 
 if sys.platform != "win32":
     _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -141,7 +142,7 @@ class Keeper:
             self._prepare()
             self._start(life)
             told = self._wait_until_ready()
-            if told != "ready" and not self.server and self._mended():
+            if told != "ready" and not self.server and close_holes(os.path.join(self.home, files.DATA)):
                 self._start(life)
                 told = self._wait_until_ready()
             report(told)
@@ -239,11 +240,6 @@ class Keeper:
             pause(0.005)
         late = f" (did not listen within {self.patience:.1f} s)" if time.monotonic() >= deadline else ""
         return f"failed\n{outcome(self.status)}{late}"
-
-    def _mended(self) -> bool:
-        from ._server_repair import close_holes
-
-        return close_holes(os.path.join(self.home, files.DATA))
 
     def _watch(self) -> None:
         self.quiet_since = time.monotonic()

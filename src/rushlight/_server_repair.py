@@ -1,19 +1,14 @@
-"""Mends an embedded server's append-only file that the server refuses to read. Loaded only where it does.
+"""Mends an embedded server's append-only file that the server refuses to read.
 
-Never takes anything away but bytes that no command is made of.
+Never takes anything away but bytes that no command is made of. What it needs is imported where it is needed,
+as every keeper loads this module.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 
 from ._server_files import append_only_files
-
-_COUNT = re.compile(rb"\*(\d+)\r\n")
-_SIZE = re.compile(rb"\$(\d+)\r\n")
-_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 def close_holes(data: str) -> bool:
@@ -22,52 +17,48 @@ def close_holes(data: str) -> bool:
     A server whose disk was full takes a part it has written back, goes on behind it, and refuses to read the
     file at its next start (Redis 7.0, Valkey 9.1). Nothing is missing from such a file.
     """
+    import mmap
+
     found = False
     for name in append_only_files(data):
-        with open(name, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        if not os.path.getsize(name):
+            continue
+        with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            holes = _holes(content)  # type: ignore[arg-type]  # a mapped file is searched like bytes
+            if not holes:
                 continue
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                holes = _holes(content)
-                if not holes:
-                    continue
-                starts = [0, *(stop for _, stop in holes)]
-                stops = [*(start for start, _ in holes), len(content)]
-                with open(
-                    os.open(f"{name}.whole", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-                ) as whole:
-                    whole.writelines(content[start:stop] for start, stop in zip(starts, stops, strict=True))
+            starts = [0, *(stop for _, stop in holes)]
+            stops = [*(start for start, _ in holes), len(content)]
+            spare = os.open(f"{name}.whole", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(spare, "wb") as whole:
+                for start, stop in zip(starts, stops, strict=True):
+                    whole.write(content[start:stop])
         os.replace(f"{name}.whole", name)
         found = True
     return found
 
 
-def _holes(content: mmap.mmap) -> list[tuple[int, int]]:
+def _holes(content: bytes) -> list[tuple[int, int]]:
     """Where runs of zero bytes begin and end, as far as the content can be read."""
+    import re
+
+    count, size, rest = (re.compile(text) for text in (rb"\*(\d+)\r\n", rb"\$(\d+)\r\n", rb"[^\0]"))
     holes: list[tuple[int, int]] = []
-    at: int | None = 0
-    while at is not None and at < len(content):
-        if content[at]:
-            at = _end_of_command(content, at)
-        else:
-            rest = _NOT_ZERO.search(content, at)
-            stop = rest.start() if rest else len(content)
+    at = 0
+    while at < len(content):
+        if not content[at]:
+            found = rest.search(content, at)
+            stop = found.start() if found else len(content)
             holes.append((at, stop))
             at = stop
+            continue
+        head = count.match(content, at)
+        if head is None:
+            break
+        at = head.end()
+        for _ in range(int(head[1])):
+            part = size.match(content, at)
+            if part is None:
+                return holes
+            at = part.end() + int(part[1]) + 2
     return holes
-
-
-def _end_of_command(content: mmap.mmap, at: int) -> int | None:
-    """Where the command that begins there ends; None where it is none, or not whole."""
-    head = _COUNT.match(content, at)
-    if head is None:
-        return None
-    end = head.end()
-    for _ in range(int(head[1])):
-        size = _SIZE.match(content, end)
-        if size is None:
-            return None
-        end = size.end() + int(size[1]) + 2
-        if content[end - 2 : end] != b"\r\n":
-            return None
-    return end

@@ -462,6 +462,7 @@ READS: tuple[Row, ...] = (
         "Store.finished_parts",
         lambda s: len(list(s.store.finished_parts(s.store.view([TaskState.FINISHED])))),
     ),
+    Row("Store.finished_view", lambda s: len(s.store.finished_view(0).finished)),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
     Row("Store.look_up", lambda s: s.store.look_up("x1").conditions),
     Row("Store.failures", lambda s: s.store.failures(0)[1]),

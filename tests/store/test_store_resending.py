@@ -25,6 +25,7 @@ WITHOUT_ROW = {
     "Store.close": "closes connections",
     "Store.heard": "looks at a text",
     "Store.rows": "reads bytes",
+    "Store.running_row": "reads bytes",
     "Store.new_call": "makes a name",
     "Store.waiting_link": "lends a connection",
     "Store.encode_tasks": "makes bytes",
