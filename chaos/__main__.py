@@ -32,8 +32,13 @@ def main() -> int:
     asked = _arguments()
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(_old_source(asked.old)) if asked.old else None
-        site = Site(asked.seed, asked.managers, asked.machines, old, asked.server)
-        report: dict[str, Any] = {"seed": asked.seed, "old": asked.old, "server": site.server.binary}
+        site = Site(asked.seed, asked.managers, asked.machines, old, asked.server, asked.fsync)
+        report: dict[str, Any] = {
+            "seed": asked.seed,
+            "old": asked.old,
+            "server": site.server.binary,
+            "fsync": asked.fsync,
+        }
         try:
             wrong = _run(site, asked, report)
         except BaseException:
@@ -59,6 +64,7 @@ def _arguments() -> argparse.Namespace:
     add("--machines", type=int, default=2, help="supervisors besides (2)")
     add("--old", metavar="REVISION", help="the last manager and its workers are of this commit")
     add("--server", metavar="PROGRAM", help="the server's program (the one in the wheel)")
+    add("--fsync", choices=("always", "everysec", "no"), default="always", help="the server's appendfsync")
     add("--keep", action="store_true", help="where something is wrong, leave ledgers and server's log behind")
     add("--break", dest="broken", choices=sorted(BREAKS), help="spoil the account, to see that it is noticed")
     return parser.parse_args()

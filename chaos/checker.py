@@ -42,8 +42,8 @@ class Ledgers:
     closed: set[str] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
-    #: Names of tasks some worker has begun.
-    ran: set[str] = field(default_factory=set)
+    #: Names of tasks with a time limit.
+    limited: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> Ledgers:
@@ -58,6 +58,8 @@ class Ledgers:
         self.events[what] += 1
         if what == "intend":
             self.intended.update(line["ids"])
+            if line.get("limited"):
+                self.limited.update(line["ids"])
         elif what == "pushed":
             self.pushed.update(zip(line["keys"], line["ids"], strict=True))
         elif what == "finished":
@@ -68,8 +70,6 @@ class Ledgers:
             self.seen[line["reader"]].update(line["keys"])
         elif what == "closed":
             self.closed.add(line["reader"])
-        elif what == "ran":
-            self.ran.add(line["id"])
         elif what == "error":
             self.errors[line["type"]] += 1
         elif what == "fault":
@@ -152,7 +152,7 @@ def true_reason(task: Final, ledgers: Ledgers, by_key: Mapping[str, Final]) -> b
     if message.startswith("boom "):
         return kind == "boom" and message == f"boom {task.xs['id']}"
     if message.startswith("Task timed out"):
-        return kind == "hang" or task.xs["id"] in ledgers.ran
+        return task.xs["id"] in ledgers.limited
     if message == "Cancelled":
         return task.key in ledgers.cancelled
     if message.startswith("Prerequisite failed: "):

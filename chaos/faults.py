@@ -133,12 +133,16 @@ def fill_memory(site: Site, rng: random.Random, over: threading.Event) -> None:
 
 
 def fill_disk(site: Site, rng: random.Random, over: threading.Event) -> None:
-    """The servers leave a hole in their file then, and do not read it at their next start: whoever made room
-    has it written anew, while all is in memory."""
+    """With ``appendfsync always`` the server ends by itself. Else it refuses to write and leaves a hole in its
+    file, which it does not read at its next start: whoever made room has the file written anew."""
     site.server.disk.fill()
     over.wait(rng.uniform(0.5, 5.0))
     site.server.disk.clear()
-    site.server.rewrite()
+    if site.server.answers():
+        site.server.rewrite()
+    else:
+        site.server.kill()
+        site.server.start()
 
 
 def turn_server_clock(site: Site, rng: random.Random, over: threading.Event) -> None:

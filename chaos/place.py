@@ -33,7 +33,9 @@ MARK = "RUSHLIGHT_CHAOS_RUN"
 class Site:
     """Everything that runs, and everything of it that can be hurt."""
 
-    def __init__(self, seed: int, managers: int, machines: int, old: Path | None, binary: str | None) -> None:
+    def __init__(
+        self, seed: int, managers: int, machines: int, old: Path | None, binary: str | None, fsync: str
+    ) -> None:
         self.seed = seed
         self.name = f"chaos-{uuid.uuid4().hex[:10]}"
         self.folder = Path(tempfile.mkdtemp(prefix="rlc-", dir="/tmp")).resolve()
@@ -46,7 +48,7 @@ class Site:
         # The driver's own, and before anything signs with the user's key.
         os.environ["RUSHLIGHT_HOME"] = str(self.folder / "home")
         self.ledger = Ledger(str(self.ledgers), "driver")
-        self.server = ChaosServer(self.folder, binary)
+        self.server = ChaosServer(self.folder, binary, fsync)
         self.proxy = FaultProxy(str(self.server.socket))
         self._wanted = [(f"m{n}", n == managers - 1 and old is not None) for n in range(managers)]
         self._n_machines = machines
@@ -170,19 +172,16 @@ class Site:
         self._signal_managers(signal.SIGUSR1)
 
     def stop_workers(self, seconds: float = 40.0) -> None:
-        """Workers finish what they have and leave, also those that come late; who does not is killed."""
+        """Workers finish what they have and leave, also those that come late; who does not is killed. Ends with
+        the last supervisor."""
         with Rush(self.name, self.direct) as rush:
             for how in ("terminate", "kill"):
                 deadline = time.monotonic() + seconds
                 self.ledger.write("stop", worker_id="all", how=how)
-                while rush.n_running_workers or rush.n_starting_workers:
+                while self.supervisors() and time.monotonic() < deadline:
                     with contextlib.suppress(RushlightError):
                         rush.stop_workers(how)
-                    if time.monotonic() > deadline:
-                        break
                     threading.Event().wait(0.2)
-                else:
-                    return
 
     def stop_managers(self, seconds: float = 60.0) -> None:
         self._signal_managers(signal.SIGTERM)

@@ -69,8 +69,9 @@ class Disk:
 class ChaosServer:
     """One server process on a Unix socket, with an append-only file."""
 
-    def __init__(self, folder: Path, binary: str | None = None) -> None:
+    def __init__(self, folder: Path, binary: str | None = None, fsync: str = "always") -> None:
         self.folder = folder
+        self.fsync = fsync
         self.binary = binary or find_binary() or "redis-server"
         self.disk = Disk(folder / "disk")
         self.clock = folder / "server.clock"
@@ -103,7 +104,7 @@ class ChaosServer:
         self.socket.unlink(missing_ok=True)
         options = {
             "port": "0", "unixsocket": str(self.socket), "dir": str(self.disk.folder), "save": "",
-            "appendonly": "yes", "appendfsync": "everysec", "auto-aof-rewrite-min-size": "16mb",
+            "appendonly": "yes", "appendfsync": self.fsync, "auto-aof-rewrite-min-size": "16mb",
             "logfile": str(self.folder / "server.log"),
         }  # fmt: skip
         command = [self.binary, *(word for name, value in options.items() for word in (f"--{name}", value))]

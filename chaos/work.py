@@ -202,7 +202,7 @@ class Manager:
 
     def _push(self, xss: list[dict[str, Any]], **options: Any) -> None:
         ids = [xs["id"] for xs in xss]
-        self.ledger.write("intend", ids=ids)
+        self.ledger.write("intend", ids=ids, limited="timeout" in options)
         keys = self.rush.push_tasks(xss, **options)
         self.ledger.write("pushed", ids=ids, keys=keys)
         self.mine = (self.mine + keys)[-200:]

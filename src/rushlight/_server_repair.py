@@ -31,8 +31,7 @@ def close_holes(data: str) -> bool:
             stops = [*(start for start, _ in holes), len(content)]
             spare = os.open(f"{name}.whole", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(spare, "wb") as whole:
-                for start, stop in zip(starts, stops, strict=True):
-                    whole.write(content[start:stop])
+                whole.writelines(content[start:stop] for start, stop in zip(starts, stops, strict=True))
         os.replace(f"{name}.whole", name)
         found = True
     return found

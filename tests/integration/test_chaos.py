@@ -120,6 +120,10 @@ def test_each_kind_of_fault_is_noticed(said: list[dict], tasks: list[Final], wro
     ("condition", "events"),
     [
         ({"message": "boom b"}, []),
+        (
+            {"message": "Task timed out after 1 seconds"},
+            [{"what": "intend", "ids": ["b"], "limited": True}],
+        ),
         ({"message": "Cancelled"}, [{"what": "cancel", "keys": ["kb"]}]),
         ({"message": "Worker was killed"}, [{"what": "stop", "how": "kill"}]),
         (
