@@ -133,8 +133,8 @@ def fill_memory(site: Site, rng: random.Random, over: threading.Event) -> None:
 
 
 def fill_disk(site: Site, rng: random.Random, over: threading.Event) -> None:
-    """With ``appendfsync always`` the server ends by itself. Else it refuses to write and leaves a hole in its
-    file, which it does not read at its next start: whoever made room has the file written anew."""
+    """With ``appendfsync always`` the server ends by itself. Else it refuses to write and leaves a hole in
+    its file, which it does not read at its next start: whoever made room has the file written anew."""
     site.server.disk.fill()
     over.wait(rng.uniform(0.5, 5.0))
     site.server.disk.clear()

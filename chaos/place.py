@@ -172,8 +172,8 @@ class Site:
         self._signal_managers(signal.SIGUSR1)
 
     def stop_workers(self, seconds: float = 40.0) -> None:
-        """Workers finish what they have and leave, also those that come late; who does not is killed. Ends with
-        the last supervisor."""
+        """Workers finish what they have and leave, also those that come late; who does not is killed. Ends
+        with the last supervisor."""
         with Rush(self.name, self.direct) as rush:
             for how in ("terminate", "kill"):
                 deadline = time.monotonic() + seconds
