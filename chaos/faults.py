@@ -206,8 +206,7 @@ class Lane(threading.Thread):
 
 def lanes(site: Site, part: int) -> list[Lane]:
     """The lanes of one part of the run; what cannot be done here is left out."""
-    server = {
-        fault: weight for fault, weight in SERVER.items() if site.server.disk.small or fault is not fill_disk
-    }
+    left_out = {fill_disk: not site.server.disk.small, turn_server_clock: not site.server.clocked}
+    server = {fault: weight for fault, weight in SERVER.items() if not left_out.get(fault)}
     kinds = ((PROCESSES, (0.1, 1.5)), (NETWORK, (0.1, 1.0)), (server, (1.0, 5.0)))
     return [Lane(site, faults, pause, f"{site.seed}-{part}-{n}") for n, (faults, pause) in enumerate(kinds)]

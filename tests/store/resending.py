@@ -132,7 +132,12 @@ def picture(stage: Stage) -> dict[str, Any]:
             found[name] = sorted(client.smembers(key))
         else:
             found[name] = [fields for _, fields in client.xrange(key)]
-    found.get("control", {}).pop(b"watch", None)
+    control = found.get("control", {})
+    control.pop(b"watch", None)
+    for name, value in control.items():
+        if name.startswith(b"k:"):
+            # When a collector was heard last.
+            control[name] = [part for i, part in enumerate(msgspec.msgpack.decode(value)) if i != 1]
     if "leases" in found:
         found["leases"] = sorted(wid for wid, _ in found["leases"])
     return found

@@ -16,6 +16,7 @@ from rushlight._member import Member
 from rushlight._muster import LIVE
 from rushlight._scripts import KEYS
 from rushlight._store import Store
+from rushlight._store_calls import Collecting
 from rushlight.errors import RushlightError
 from store.conftest import binary_of
 from store.resending import MEANWHILE, READS, ROWS, Row, Stage, again, batch, line, picture, timeless
@@ -25,7 +26,6 @@ WITHOUT_ROW = {
     "Store.close": "closes connections",
     "Store.heard": "looks at a text",
     "Store.rows": "reads bytes",
-    "Store.running_row": "reads bytes",
     "Store.new_call": "makes a name",
     "Store.waiting_link": "lends a connection",
     "Store.encode_tasks": "makes bytes",
@@ -146,6 +146,7 @@ def work(stage: Stage) -> None:
     stage.board().add("k", 3.0)
     store.name_spec("three", [])
     store.add_logs("ben", [{"t": 3.0, "msg": "later"}])
+    store.collect(Collecting("c1", "host:1:1", handed_out=1), 2, ["x2"])
 
 
 def next_lives(stage: Stage) -> None:

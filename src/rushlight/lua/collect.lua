@@ -7,7 +7,10 @@
 -- Reply: {'ok', 1 (this call's) or 0 (another's) per key}, or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
-redis.call('HSET', KEYS[1], 'k:' .. ARGV[2], cmsgpack.pack({tonumber(ARGV[4]), clock(), ARGV[5]}))
+local before, handed_out = redis.call('HGET', KEYS[1], 'k:' .. ARGV[2]), tonumber(ARGV[4])
+-- A call that comes late takes nothing back of what was said since.
+if before then handed_out = math.max(handed_out, cmsgpack.unpack(before)[1]) end
+redis.call('HSET', KEYS[1], 'k:' .. ARGV[2], cmsgpack.pack({handed_out, clock(), ARGV[5]}))
 local verdicts, mine = {}, ARGV[2] .. ':' .. ARGV[3]
 for i = 6, #ARGV do
   local new = redis.call('HSETNX', KEYS[2], ARGV[i], mine) == 1
