@@ -495,7 +495,7 @@ READS: tuple[Row, ...] = (
     Row("Store.board_top", lambda s: s.store.board_top("l", 5)),
     Row("Store.transaction", lambda s: s.store.transaction(("HLEN", s.store.keys["queued"]))),
     Row("Store.transaction", _together, name="of a full server"),
-    Row("Store.place", lambda s: s.store.place()[1:]),
+    Row("Store.place", lambda s: s.store.place().unended),
     Row("Store.since", lambda s: len(s.store.since(0, 0, 10)[1])),
     Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
