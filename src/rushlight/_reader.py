@@ -113,9 +113,10 @@ class TaskReader:
         check_request(as_, fields)
         limit = _inputs.seconds(timeout, "timeout", none=True)
         deadline = None if limit is None else time.monotonic() + limit
+        view: View | None = None
         while True:
             with self._reading:
-                self._look(_FINISHED, as_)
+                self._look(_FINISHED, as_, view)
                 start = self._seen
                 left = _left(deadline)
                 if len(self._finished) > start or left <= 0:
@@ -123,9 +124,9 @@ class TaskReader:
                     self._seen = len(self._finished)
                     return new
                 known = len(self._finished)
-            standing = self._watch(left)
+            standing, view = self._watch(left), None
             if standing.finished == known and standing.epoch == self._read_epoch:
-                self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+                view = self._store.finished_view(known, standing.event, min(left, _BLOCK, standing.next_due))
 
     def _unsee(self, seen: int) -> None:
         """Tasks from number ``seen`` on are new again: who asked for them did not get them."""
@@ -143,12 +144,14 @@ class TaskReader:
             conditions=state is TaskState.FAILED,
         )
 
-    def _look(self, states: Collection[TaskState], as_: str = "tasks") -> View:
-        """Reads a view and takes its finished tasks in, for a table of this form; after a reset by anybody,
-        from the beginning."""
+    def _look(self, states: Collection[TaskState], as_: str = "tasks", seen: View | None = None) -> View:
+        """Reads a view (or takes the one ``seen``) and takes in its finished tasks, for a table of this form;
+        after a reset by anybody, from the beginning."""
         while True:
             at = len(self._finished)
-            view = self._store.finished_view(at) if states is _FINISHED else self._store.view(states, at)
+            view, seen = seen, None
+            if view is None or view.cursor != at:
+                view = self._store.finished_view(at) if states is _FINISHED else self._store.view(states, at)
             if view.epoch != self._read_epoch:
                 self._read_epoch = view.epoch
                 self._finished.clear()
@@ -270,16 +273,14 @@ class TaskReader:
             left = _left(deadline)
             if left <= 0:
                 return WaitResult.of(wanted, states, "timeout")
-            woken = self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
-            if woken and len(pending) > _MANY:
+            self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+            if len(pending) > _MANY:
                 # One event cannot have been all of them: the next few are looked at together.
                 time.sleep(min(left, _BREATH))
             before, standing = standing, self._watch(left)
             if standing.epoch != epoch:
-                said = f"network {self._store.network!r} was reset during the wait"
-                raise DataMissing(said, keys=list(pending))
-            found = self._settled_since(before, standing, states)
-            states |= found
+                raise DataMissing(f"network {self._store.network!r} was reset meanwhile", keys=list(pending))
+            states |= (found := self._settled_since(before, standing, states))
             for key in found:
                 pending.pop(key, None)
         return WaitResult.of(wanted, states, "done")

@@ -50,15 +50,21 @@ class View:
 class FinishedReads(StoreBase):
     """The list of finished tasks only grows, so what was read stays true, and a place in it too."""
 
-    def finished_view(self, cursor: int) -> View:
-        """A view of the finished tasks alone, from ``cursor`` on."""
+    def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0) -> View:
+        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` (see ``watch``) once
+        anything has changed since, or the time is over: the server answers a wait and what is asked behind
+        it together."""
         epoch = command("HGET", self.keys["control"], "epoch")
-        asked = command(*self._first(cursor))
-        while True:
-            # Between two looks at the epoch, which comes never again, instead of in a transaction.
-            before, records, after = self.link.call_many(epoch + asked + epoch, 3)
-            if before == after and (before or not records):
-                break
+        # Between two looks at the epoch, which comes never again, instead of in a transaction.
+        asked = epoch + command(*self._first(cursor)) + epoch
+        before, records, after = b"0", [], b"1"
+        if event:
+            milliseconds = max(1, int(seconds * 1000))
+            wait = command("XREAD", "BLOCK", milliseconds, "STREAMS", self.keys["events"], event)
+            with self.waiting_link() as link:
+                _, before, records, after = link.call_many(wait + asked, 4, wait=seconds)
+        while before != after or (records and not before):
+            before, records, after = self.link.call_many(asked, 3)
         n = cursor + len(records)
         if len(records) == FIRST:
             n = max(n, self.link.call(command("LLEN", self.keys["finished"])))
