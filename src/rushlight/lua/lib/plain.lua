@@ -1,6 +1,7 @@
 -- The plain case, by far the most frequent: a running worker of a network that uses the plain queue alone and
 -- does not drain, and one task. It stands in front of the general one, and leaves the call to that before the
--- first write where anything is otherwise. Needs gate.
+-- first write where anything is otherwise. A network in which a task was tried again is not plain (field `line`), so
+-- entries of the queue are bare keys here. Needs gate.
 
 -- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim.
 local function plain_worker()
