@@ -139,6 +139,7 @@ class AsyncReader:
     counts = awaitable(TaskReader.counts)
     wait_for_tasks = awaitable(TaskReader.wait_for_tasks, waits=True)
     fetch_workers = awaitable(WorkerReader.fetch_workers)
+    fetch_worker_usage = awaitable(WorkerReader.fetch_worker_usage)
     detect_lost_workers = awaitable(WorkerReader.detect_lost_workers)
     server_info = awaitable(WorkerReader.server_info)
     read_log = awaitable(LogReader.read_log)
