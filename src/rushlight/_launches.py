@@ -29,6 +29,8 @@ _TICK, _REST = 0.1, 1.0
 #: Failed launches in a row, with none that came up between, after which no more are tried for a while;
 #: seconds until the next try, doubled each time, and at most.
 _BREAKS, _PAUSE, _LONGEST_PAUSE = 3, 1.0, 60.0
+#: Seconds a worker's process may take for its own exit handlers once the worker has left.
+_LAST_WORDS = 10.0
 _LIVE: Final = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
@@ -98,6 +100,8 @@ class Launches:
         self._make_spec = make_spec
         self._on_broken = on_broken
         self._phases: dict[str, HandleState] = {}
+        #: What was launched here and may not have ended yet.
+        self._handles: dict[str, Handle] = {}
         self._known = _Known()
         self.breaker = Breaker()
         self._lock = threading.RLock()
@@ -170,6 +174,7 @@ class Launches:
             self._launcher.terminate(unheard)
             if not kill:
                 self._await_exit(live)
+            self._await_end()
             self._rush._store.drop_launches([*live, *self._known.launches])
 
     # --- the thread -------------------------------------------------------------------------------
@@ -302,6 +307,11 @@ class Launches:
             self._failed(str(error.fields.get("log_tail") or error), now)
             return []
         notes: dict[str, bytes] = {}
+        states = self._launcher.poll(list(self._handles.values()))
+        over = [one for one, state in zip(self._handles, states, strict=True) if state.phase == "exited"]
+        for identity in over:
+            del self._handles[identity]
+        self._handles |= {handle.id: handle for handle in handles}
         for handle in handles:
             for worker_id in handle.worker_ids or worker_ids:
                 self._known.launches[worker_id] = Launch(worker_id, handle, now)
@@ -313,6 +323,13 @@ class Launches:
                 notes[worker_id] = msgspec.msgpack.encode(told)
         store.keep_launches(notes)
         return list(worker_ids)
+
+    def _await_end(self) -> None:
+        """Waits for the processes too, where the launcher can: a shutdown leaves nothing behind."""
+        wait = getattr(self._launcher, "wait", None)
+        handles = list(self._handles.values())
+        if wait is not None and not wait(handles, _LAST_WORDS):
+            self._launcher.terminate(handles)
 
     def _await_exit(self, worker_ids: Sequence[str], seconds: float = 10.0) -> None:
         """Waits for workers that were asked to leave; kills those that do not."""

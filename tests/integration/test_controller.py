@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from rushlight import Controller, Rush, to_frame
@@ -283,3 +284,15 @@ def test_results_as_a_table(controller: Controller) -> None:
     frame = to_frame(controller.collect()).sort("status")
     assert ["error", "success"] == frame["status"].to_list()
     assert "ZeroDivisionError" in frame["exception"][0]
+
+
+@pytest.mark.parametrize("how", ["shutdown", "terminate"])
+def test_nothing_is_left_of_its_processes(network: str, how: str) -> None:
+    """Once a controller has ended, so have the processes it started, also as entries in the process table."""
+    before = psutil.Process().children()
+    controller = Controller(network, max_workers=2, max_crashes=0)
+    assert [0, 1, 4] == list(controller.map(square, range(3)))
+    with pytest.raises(WorkerCrashed):
+        controller.submit(os._exit, 3).result(PATIENCE)
+    getattr(controller, how)()
+    assert before == psutil.Process().children()

@@ -172,6 +172,8 @@ class Launcher(Protocol):
     come up. ``poll`` asks once for all handles and answers in their order. ``terminate`` ends what
     still runs, at once, together with everything it started; ended handles are left alone.
     ``log_tail`` is the end of what the supervisor itself said, '' where that cannot be had.
+    A launcher may have two more: ``wait(handles, timeout)``, where it can tell at once that what it started
+    has ended, and ``close()``, to let go of what it holds.
     """
 
     name: str

@@ -105,6 +105,12 @@ class LocalLauncher:
                 self._signal(handle, signal.SIGKILL)
                 self._wait(handle, deadline + _PATIENCE)
 
+    def wait(self, handles: Sequence[Handle], timeout: float) -> bool:
+        """Waits for supervisors that are about to end by themselves; False where one has not within
+        ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        return all(self._wait(handle, deadline) for handle in handles)
+
     def log_tail(self, handle: Handle) -> str:
         """The last of what the supervisor printed, also after its end."""
         process = self._processes.get(handle.id)
