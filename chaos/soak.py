@@ -127,8 +127,8 @@ class Soak:
         self.samples: list[Sample] = []
         self.faults: list[str] = []
         self.tasks = self.lives = self.registered = self.turn = 0
-        self.elders = self.rush.start_workers(elder, ELDERS, log_level="WARNING", lease=60)
-        self.mayflies = self.rush.start_workers(mayfly, MAYFLIES, kwargs={"alternate": 0}, lease=60)
+        self.elders = self.rush.start_workers(elder, ELDERS, log_level="WARNING", lease=600)
+        self.mayflies = self.rush.start_workers(mayfly, MAYFLIES, kwargs={"alternate": 0}, lease=600)
         self.registered = ELDERS + MAYFLIES
         self.launched = list(self.rush._launched)
         self.rush.wait_for_workers(ELDERS + MAYFLIES, timeout=PATIENCE)
@@ -228,7 +228,7 @@ class Soak:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited in vain; supervisors: {self._supervisors()}")
+                raise TimeoutError(f"waited in vain; {self.faults}; supervisors: {self._supervisors()}")
             threading.Event().wait(0.005)
 
     def _supervisors(self) -> list[tuple[str, str]]:
