@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,15 +17,11 @@ import msgspec
 from . import _seeds, _telemetry
 from ._call_scope import Limits, Meter, Reset, Scope, told_of
 from ._calls import Objects, call_hook, decode_call, encode_told, encode_value, seal_error
-from ._member import Verdict
-from ._records import Task, TaskState
+from ._records import Task
 from ._store import Store
-from ._tables import StatedRow, build_table
+from ._turns import Turns
 from ._worker import RushWorker
-from .errors import UnknownKey
 
-#: Seconds an idle worker waits for a call before it looks around.
-_WAIT = 5.0
 #: Bytes of an exception's text, and of its traceback, that are kept.
 _MESSAGE, _TRACEBACK = 4096, 65536
 
@@ -83,78 +79,44 @@ class Shift:
 
     def work(self) -> None:
         """Takes calls and makes them, until the worker is to leave."""
-        worker = self.worker
-        rows: list[Sequence[Any]] = []
-        while True:
-            if not rows:
-                if worker.terminated or worker.should_stop_when_idle or self._served():
-                    return
-                rows = self._claim()
-                continue
-            row = rows.pop(0)
-            verdict, spilled = self._do(row)
-            self._done += 1
-            self._idle_since = time.monotonic()
-            rows += self._settle(verdict, spilled)
+        with Turns(self.worker, patience=self._patience) as turns:
+            while not self._served() and (task := turns.take()) is not None:
+                turns.settle(*self._do(task))
+                self._done += 1
+                self._idle_since = time.monotonic()
 
-    def _claim(self) -> list[Sequence[Any]]:
-        left = self._limits.idle_left(time.monotonic() - self._idle_since)
-        values = self.worker._member.claim(1, min(_WAIT, max(left, 0.001)))
-        return self._taken(values)
-
-    def _taken(self, values: list[bytes]) -> list[Sequence[Any]]:
-        if not values:
-            return []
-        rows = self.worker._store.running_rows(values)
-        for row in rows:
-            self.worker._held[row[3]] = row[1]
-            if row[2] and row[2].get("t"):
-                self.worker._expect(row[2]["t"])
-        return rows
+    def _patience(self) -> float:
+        return self._limits.idle_left(time.monotonic() - self._idle_since)
 
     def _served(self) -> bool:
         now = time.monotonic()
-        return self._limits.served(self._done, now - self._began, now - self._idle_since)
+        return self._limits.served(self._done, now - self._began)
 
-    def _settle(self, verdict: Verdict, spilled: dict[str, bytes]) -> list[Sequence[Any]]:
-        """Sends the result; takes the next call in the same trip, where there is to be one."""
-        worker = self.worker
-        try:
-            if worker.terminated or self._served():
-                worker._settle([verdict], spilled)
-                return []
-            decided, values = worker._member.settle_and_claim(verdict, spilled)
-        except UnknownKey:
-            # The tasks were reset while this one ran.
-            return []
-        worker._let_go([verdict], [decided])
-        return self._taken(values)
-
-    def _do(self, row: Sequence[Any]) -> tuple[Verdict, dict[str, bytes]]:
-        key, attempt = row[3], row[1]
+    def _do(self, task: Task) -> tuple[str, bytes, dict[str, bytes]]:
+        """Makes the call; kind, payload and large values of what came of it."""
         spilled: dict[str, bytes] = {}
-        store = self.worker._store
+        store, xs = self.worker._store, task.xs
         self.scope.open()
         before = None
         meter = Meter()
         try:
-            if self._seeded or (row[2] and row[2].get("s")):
+            if self._seeded or task.seed is not None:
                 before = _seeds.state()
-                _seeds.put(self._seed(row))
-            function = self.objects.function(row[4]["call"])
-            args, kwargs = decode_call(store, row[4])
+                _seeds.put(self.worker._seed_of(task))
+            function = self.objects.function(xs["call"])
+            args, kwargs = decode_call(store, xs)
             self.scope.begin(function)
             meter = Meter()
-            with _telemetry.span(row, store.network, self.worker.worker_id):
-                value = self._call(row[4], function, args, kwargs)
+            with _telemetry.span(task, store.network, self.worker.worker_id):
+                value = self._call(xs, function, args, kwargs)
             meter.stop()
             payload = encode_value(store, value, spilled)
             told = self.scope.end() | meter.told
-            return Verdict(key, attempt, "f", payload + encode_told(told)), spilled
+            return "f", payload + encode_told(told), spilled
         except BaseException as error:
             meter.stop()
             told = self.scope.end() | meter.told
-            return Verdict(key, attempt, "x", _condition(store, error, told)), {}
+            return "x", _condition(store, error, told), {}
         finally:
             if before is not None:
                 _seeds.restore(before)
@@ -168,17 +130,6 @@ class Shift:
                 return None
             self._heard.add(number)
         return fn(*args, **kwargs)
-
-    def _seed(self, row: Sequence[Any]) -> _seeds.Seed:
-        (task,) = build_table(
-            [StatedRow(TaskState.RUNNING, [*row[:4], {}, None, *row[6:]])],
-            "tasks",
-            None,
-            resolve=self.worker._store.load_spilled,
-            state_column=False,
-        )
-        assert isinstance(task, Task)
-        return self.worker._seed_of(task)
 
 
 def _condition(store: Store, error: BaseException, told: dict[str, Any]) -> bytes:

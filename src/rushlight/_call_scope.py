@@ -37,12 +37,11 @@ class Limits:
     idle_timeout: float | None = None
     max_memory: int | None = None
 
-    def served(self, done: int, age: float, idle: float) -> bool:
+    def served(self, done: int, age: float) -> bool:
         """True where it has served long enough. Asked between calls."""
         return (
             (self.max_tasks is not None and done >= self.max_tasks)
             or (self.max_lifetime is not None and age >= self.max_lifetime)
-            or (self.idle_timeout is not None and idle >= self.idle_timeout)
             or (self.max_memory is not None and _resident() > self.max_memory)
         )
 

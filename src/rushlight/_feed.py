@@ -56,7 +56,8 @@ class Feed:
         self._ends = ends
         self._chores = chores
         self._pass_on = pass_on
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -90,7 +91,7 @@ class Feed:
 
     def expect(self, key: str, size: int = 0) -> None:
         """A call is about to be sent, of so many bytes."""
-        with self._changed:
+        with self._lock:
             if key.startswith(self.prefix):
                 self._unnamed += 1
             else:

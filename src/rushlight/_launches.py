@@ -26,6 +26,8 @@ from .launchers import Handle, HandleState, Launcher, WorkerCommand
 _log = logging.getLogger("rushlight")
 #: Seconds between two looks while something is under way, and while nothing is.
 _TICK, _REST = 0.1, 1.0
+#: Seconds between two looks at least.
+_SPACING = 0.05
 #: Failed launches in a row, with none that came up between, after which no more are tried for a while;
 #: seconds until the next try, doubled each time, and at most.
 _BREAKS, _PAUSE, _LONGEST_PAUSE = 3, 1.0, 60.0
@@ -106,6 +108,7 @@ class Launches:
         self.breaker = Breaker()
         self._lock = threading.RLock()
         self._wake = threading.Event()
+        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._paused = False
@@ -119,12 +122,15 @@ class Launches:
                 if self._thread is None and not self._closed and not self._paused:
                     self._thread = threading.Thread(target=self._run, name="rushlight-scaler", daemon=True)
                     self._thread.start()
-        self._wake.set()
+        # Asking costs less than telling, which is done for every call.
+        if not self._wake.is_set():
+            self._wake.set()
 
     def pause(self) -> None:
         """Ends the background thread; ``resume`` begins again."""
         with self._lock:
             self._paused = True
+            self._stop.set()
             thread, self._thread = self._thread, None
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
@@ -132,6 +138,7 @@ class Launches:
 
     def resume(self) -> None:
         self._paused = False
+        self._stop.clear()
         self.nudge()
 
     @property
@@ -189,6 +196,8 @@ class Launches:
             except RushlightError as error:
                 _log.warning("workers cannot be launched: %s", error)
             busy = bool(self._known.launches) or self.breaker.failures > 0
+            # However fast calls come.
+            self._stop.wait(_SPACING)
             self._wake.wait(_TICK if busy else _REST)
 
     def _adopt(self) -> None:

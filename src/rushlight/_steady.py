@@ -31,14 +31,17 @@ _MISSING: Final = object()
 class Watch:
     """The values a function refers to, where they were found."""
 
-    __slots__ = ("_cells", "_names")
+    __slots__ = ("_cells", "_names", "_nothing")
 
     def __init__(self, names: list[tuple[dict[str, Any], str, Any]], cells: list[tuple[Any, Any]]) -> None:
         self._names = names
         self._cells = cells
+        self._nothing = not names and not cells
 
     def unchanged(self) -> bool:
         """True where each is still the same object."""
+        if self._nothing:
+            return True
         return all(space.get(name, _MISSING) is value for space, name, value in self._names) and all(
             _content(cell) is value for cell, value in self._cells
         )

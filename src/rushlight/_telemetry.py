@@ -7,11 +7,12 @@ Never imports OpenTelemetry for one who has not: a submitter who has no span pay
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import msgspec
+
+from ._records import Task
 
 #: The field of ``xs_extra`` with the submitter's trace context.
 TRACE: Final = "trace"
@@ -34,11 +35,10 @@ def context() -> bytes:
     return msgspec.msgpack.encode({TRACE: carrier})
 
 
-def span(row: Sequence[Any], network: str, worker_id: str) -> AbstractContextManager[Any]:
-    """A span around the call of a running record, a child of its submitter's; nothing where that had none,
+def span(task: Task, network: str, worker_id: str) -> AbstractContextManager[Any]:
+    """A span around the call of a task, a child of its submitter's; nothing where that had none,
     or where OpenTelemetry is not installed here. An error that leaves the block is recorded."""
-    extra = row[5]
-    carrier = extra.get(TRACE) if extra else None
+    carrier = task.xs_extra.get(TRACE) if task.xs_extra else None
     if not carrier:
         return _NOTHING
     try:
@@ -49,9 +49,9 @@ def span(row: Sequence[Any], network: str, worker_id: str) -> AbstractContextMan
     said = {
         "rushlight.network": network,
         "rushlight.worker": worker_id,
-        "rushlight.key": row[3],
-        "rushlight.attempt": row[1],
-        "rushlight.function": row[4]["call"].rpartition(":")[0],
+        "rushlight.key": task.key,
+        "rushlight.attempt": task.attempt,
+        "rushlight.function": task.xs["call"].rpartition(":")[0],
     }
     found: AbstractContextManager[Any] = trace.get_tracer("rushlight").start_as_current_span(
         SPAN,

@@ -9,10 +9,11 @@ when the task at hand takes long, and when the worker dies (``_journal``).
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -36,8 +37,12 @@ class Turns:
     them it had begun. For that time a thread looks whether the task at hand takes long.
     """
 
-    def __init__(self, worker: RushWorker, *, ahead: bool = True) -> None:
+    def __init__(
+        self, worker: RushWorker, *, ahead: bool = True, patience: Callable[[], float] | None = None
+    ) -> None:
+        """``patience`` tells for how many seconds more a task is waited for; then ``take`` gives None too."""
         self._worker = worker
+        self._patience = patience or (lambda: math.inf)
         self._member = worker._member
         self._journal = worker._journal if ahead else None
         self._pace = Pace()
@@ -121,7 +126,9 @@ class Turns:
             self._watch.rest()
             if worker.terminated or worker.should_stop_when_idle:
                 break
-            if tasks := worker.pop_tasks(1, timeout=_WAIT):
+            if (left := self._patience()) <= 0:
+                break
+            if tasks := worker.pop_tasks(1, timeout=min(_WAIT, left)):
                 return tasks
         self._send()
         return []
