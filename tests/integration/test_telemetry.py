@@ -112,10 +112,11 @@ def test_where_opentelemetry_is_not_installed_calls_go_on() -> None:
     code = """if True:
         import sys
         sys.modules["opentelemetry"] = None
-        from rushlight import _telemetry
+        from rushlight import Task, TaskState, _telemetry
         assert b"\\xc0" == _telemetry.context()
         extra = {"trace": {"traceparent": "00-" + "1" * 32 + "-" + "1" * 16 + "-01"}}
-        with _telemetry.span([None, 1, None, "key", {"call": "f:1"}, extra], "network", "worker"):
+        task = Task("key", TaskState.RUNNING, {"call": "f:1"}, xs_extra=extra)
+        with _telemetry.span(task, "network", "worker"):
             print("called")
         _telemetry.flush()
     """
