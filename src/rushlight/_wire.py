@@ -370,6 +370,8 @@ class Link:
         self._socket.sendall(packed)
         for reply in self._read(len(bodies)):
             if isinstance(reply, hiredis.ReplyError):
+                if passes(reply):
+                    raise redis.ConnectionError(str(reply))
                 raise refusal(reply, self.config)
 
     def _drop(self) -> None:

@@ -460,6 +460,30 @@ def test_writing_behind_survives_broken_connections(ground: Ground) -> None:
         found.states()
 
 
+def test_writing_behind_waits_for_a_server_that_still_reads_its_data(
+    own_server: Callable[..., Server], ground_on: Callable[[Server], Ground]
+) -> None:
+    """A server that comes back and is still loading is one that is away: what was sent ahead is sent again
+    once it is there."""
+    slow = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+    server = own_server(*DURABLE, *slow)
+    ground = ground_on(server)
+    for i in range(100):
+        ground.raw.set(f"other-{i}", "x" * 1000)
+    ground.raw.bgrewriteaof()
+    wait_until(lambda: not ground.raw.info("persistence")["aof_rewrite_in_progress"])
+    with RushWorker(ground.network, ground.url, heartbeat=False, lease=600.0) as worker:
+        with worker.write_behind():
+            keys = [worker.push_running_task({"i": i}) for i in range(20)]
+            server.kill()
+            starting = Background(server.start)
+            for key in keys:
+                worker.finish_task(key, {"y": 1})
+        starting.result(30)
+        assert {"finished"} == {str(state) for state in worker.states(keys)}
+    ground.raw.delete(*(f"other-{i}" for i in range(100)))
+
+
 def test_writing_behind_ends_cleanly_when_the_server_stays_away(
     own_server: Callable[..., Server], network: str
 ) -> None:
