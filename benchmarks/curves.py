@@ -2,10 +2,11 @@
 
     python benchmarks/curves.py [--save] [archive|payload|workers ...]
 
-Each point is the median of interleaved rounds, with a raw yardstick of the same rounds: a PING for the
-archive and the workers, a SET or GET of as many bytes for the payload. ``--save`` writes the data into
-``results/curves.json`` and ``.csv`` and draws a picture of each curve, ``results/curve-*.svg``; ``--draw``
-makes the pictures anew from the data.
+Each point is the median of interleaved rounds, a round being the median of its calls, beside a raw
+yardstick of the same rounds: a PING for the archive and the workers, a SET or GET of as many bytes for the
+payload.
+``--save`` writes the data into ``results/curves.json`` and ``.csv`` and draws a picture of each curve,
+``results/curve-*.svg``.
 """
 
 from __future__ import annotations
@@ -74,13 +75,13 @@ def together(
         operations[name]()
     for _ in range(rounds):
         for name in names:
-            spent = 0.0
+            calls = []
             for _ in range(n):
                 if prepare is not None:
                     prepare()
-                spent += clock(operations[name])
-            times[name].append(spent / n)
-        yards.append(sum(clock(yardstick) for _ in range(n)) / n)
+                calls.append(clock(operations[name]))
+            times[name].append(statistics.median(calls))
+        yards.append(statistics.median(clock(yardstick) for _ in range(n)))
     for name in names:
         yield point(curve, x, name, times[name], yards)
 
@@ -287,16 +288,19 @@ def as_markdown(whole: dict[str, Any]) -> str:
         mine = [p for p in whole["points"] if p["curve"] == curve]
         sizes = list(dict.fromkeys(p["x"] for p in mine))
         lines += ["", f"![{curve}](results/curve-{curve}.svg)", ""]
-        lines += [f"| us, by {WORDS[curve][0]} | {' | '.join(f'{x:,}' for x in sizes)} |"]
+        lines += [f"| us (x yardstick), by {WORDS[curve][0]} | {' | '.join(f'{x:,}' for x in sizes)} |"]
         lines += ["|---" * (len(sizes) + 1) + "|"]
         for name in dict.fromkeys(p["operation"] for p in mine):
-            found = {p["x"]: p["us"] for p in mine if p["operation"] == name}
-            cells = " | ".join(f"{found[x]:,.4g}" if x in found else "" for x in sizes)
-            lines.append(f"| {name} | {cells} |")
-        yards = {p["x"]: p["yard_us"] for p in mine if p["operation"] == mine[0]["operation"]}
-        lines.append(f"| *yardstick of the first row* | {' | '.join(f'{yards[x]:,.4g}' for x in sizes)} |")
+            found = {p["x"]: cell(p) for p in mine if p["operation"] == name}
+            lines.append(f"| {name} | {' | '.join(found.get(x, '') for x in sizes)} |")
     told = f"{whole['setting']}; others used {whole['quiet']['cores_used_by_others']} cores"
     return "\n".join([*lines, "", f"{told}. {report.facts(whole)}"])
+
+
+def cell(p: Point) -> str:
+    """A point in the table."""
+    us = f"{p['us']:,.0f}" if p["us"] >= 100 else f"{p['us']:.1f}"
+    return f"{us} ({p['ratio']:.1f})" if p["ratio"] else us
 
 
 def as_line(p: Point) -> str:
@@ -313,12 +317,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="only show that it works")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="data and pictures into the folder")
-    parser.add_argument("--draw", action="store_true", help="only the pictures, from the data there")
     parser.add_argument("--folder", type=Path, default=report.RESULTS)
     asked = parser.parse_args()
-    if asked.draw:
-        draw(report.load("curves", asked.folder), asked.folder)
-        return
     options = kit.Options(asked.socket, asked.pin, asked.small)
     points = []
     facts = kit.machine()

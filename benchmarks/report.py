@@ -1,4 +1,7 @@
-"""Where results go: data and pictures in ``results/``, tables between their marks in README.md."""
+"""Where results go: data and pictures in ``results/``, tables between their marks in README.md.
+
+Run alone it makes pictures and tables anew from the data that is there: ``python benchmarks/report.py``.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +70,23 @@ def finish(figure: Any, axes: Any, whole: dict[str, Any], others: float, path: P
     axes.set_title(told, fontsize=8)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
+
+
+def main() -> None:
+    """All pictures and tables from the data in ``results/``."""
+    import curves
+    import peers
+    import scale
+    import table
+
+    for program in (table, curves, scale, peers):
+        name = program.__name__
+        if (RESULTS / f"{name}.json").exists():
+            whole = load(name)
+            if hasattr(program, "draw"):
+                program.draw(whole, RESULTS)
+            into_readme(f"{name}.py", program.as_markdown(whole))
+
+
+if __name__ == "__main__":
+    main()

@@ -293,11 +293,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="only show that it works")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="into results/ and README.md")
-    parser.add_argument("--draw", action="store_true", help="only the picture, from results/scale.json")
     asked = parser.parse_args()
-    if asked.draw:
-        draw(report.load("scale"), report.RESULTS)
-        return
     if asked.small:
         asked.workers, asked.sleeps, asked.seconds = [20], [0.5, 0.1], 1.0
     crews = {style: asked.workers or WORKERS[style] for style in asked.style}

@@ -65,8 +65,9 @@ def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return ordered
 
 
-def as_markdown(found: list[dict[str, Any]]) -> str:
+def as_markdown(whole: dict[str, Any]) -> str:
     """The table and what must be known to read it."""
+    found = whole["runs"]
     lines = [
         "| work | setting | figure | spread | reach | reached | beside |",
         "|---|---|---|---|---|---|---|",
@@ -112,14 +113,14 @@ def main() -> None:
     if options.format == "json":
         print(json.dumps(found))
     elif options.format == "markdown":
-        print(as_markdown(found))
+        print(as_markdown({"runs": found}))
     else:
         print(*(as_text(row) for row in in_order(found)), sep="\n")
         for one in found:
             print(one["program"], *one["flags"], one.get("error", one["quiet"]))
     if options.save:
         report.save("table", {"runs": found})
-        report.into_readme("table.py", as_markdown(found))
+        report.into_readme("table.py", as_markdown({"runs": found}))
     sys.exit(any("error" in one for one in found))
 
 
