@@ -42,7 +42,8 @@ class Limits:
         return (
             (self.max_tasks is not None and done >= self.max_tasks)
             or (self.max_lifetime is not None and age >= self.max_lifetime)
-            or (self.max_memory is not None and _resident() > self.max_memory)
+            # Only after a call: a limit that no worker keeps to would else have none of them do any.
+            or (self.max_memory is not None and done > 0 and _resident() > self.max_memory)
         )
 
     def idle_left(self, idle: float) -> float:

@@ -320,7 +320,7 @@ class Controller(Kin, concurrent.futures.Executor):
                 return
             self._sender.flush()
             while self._feed.own:
-                if self._launches.breaker.error is not None and not self._workers_left():
+                if self._launches.error is not None and not self._workers_left():
                     break
                 self._feed.wait(1.0, count=self._feed.ended_count)
             for branch in self._branches.values():

@@ -164,7 +164,7 @@ class CrewVerbs:
         return bool(self._rush._store.totals().live_workers)
 
     def _raise_if_broken(self) -> None:
-        error = self._launches.breaker.error
+        error = self._launches.error
         if error is not None and not self._workers_left():
             raise error
 

@@ -70,6 +70,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "collect": ("control", "collected"),
     "uncollect": ("control", "collected"),
     "keep:launches": ("control", "launches"),
+    "crew": ("control", "queued", "running", "leases", "launches", "tallies"),
     "keep:broadcasts": ("control", "broadcasts"),
     "root": ("control", "queued"),
     "take": ("control", "queued", "tallies", "budgets", "events"),
@@ -214,6 +215,9 @@ class RosterScripts(Packer):
 
     def keep_launches(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:launches", (epoch, *pairs))
+
+    def crew(self) -> bytes:
+        return self._pack("crew", ())
 
 
 class Scripts(SharingScripts, RosterScripts):

@@ -28,6 +28,38 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Mate:
+    """A worker that is there: the letter of its state (d: asked to leave), whether it is at a task, and how
+    many it has ended."""
+
+    letter: str
+    busy: bool
+    ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A launch: what its controller told of it, the letter of its worker ('' until that has registered), and
+    whether that has been running."""
+
+    told: bytes
+    letter: str
+    ran: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Tasks to do, workers and launches; ``overdue``: leases that have run out and were not reaped."""
+
+    epoch: str
+    queued: int
+    running: int
+    overdue: int
+    members: dict[str, Mate]
+    launches: dict[str, Noted]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How things stand, and what had ended by then and had not been read: finished rows, and the failed with
     their conditions, each in order; ``failures`` are those read, also the ones retried since."""
@@ -161,10 +193,20 @@ class CallVerbs(ReadVerbs):
         flat = [part for pair in launches.items() for part in pair]
         self.write(lambda epoch: self.scripts.keep_launches(epoch, *flat))
 
-    def launches(self) -> dict[str, bytes]:
-        """The launches noted."""
-        found = self.link.call(command("HGETALL", self.keys["launches"]))
-        return {wid.decode(): told for wid, told in zip(found[::2], found[1::2], strict=True)}
+    def crew(self) -> Crew:
+        """Tasks to do, workers and launches at one instant."""
+        epoch, queued, running, overdue, members, at_work, noted = self.link.call(self.scripts.crew())
+        busy = set(at_work)
+        triples = zip(members[::3], members[1::3], members[2::3], strict=True)
+        quads = zip(noted[::4], noted[1::4], noted[2::4], noted[3::4], strict=True)
+        return Crew(
+            self.heard(epoch),
+            queued,
+            running,
+            overdue,
+            {wid.decode(): Mate(letter.decode(), wid in busy, n) for wid, letter, n in triples},
+            {wid.decode(): Noted(told, letter.decode(), bool(ran)) for wid, told, letter, ran in quads},
+        )
 
     def drop_launches(self, worker_ids: Sequence[str]) -> None:
         """Forgets launches that came to nothing, or whose workers have ended."""

@@ -1,0 +1,361 @@
+"""A controller and the launchers it has: real processes that come late, never, or not at all."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psutil
+import pytest
+
+from rushlight import Controller, RushWorker
+from rushlight.errors import LaunchError
+from rushlight.launchers import PENDING, Handle, HandleState, LocalLauncher, WorkerCommand
+
+PATIENCE = 60.0
+Controllers = Callable[..., Controller]
+
+
+class Scheduler(LocalLauncher):
+    """Jobs wait in a queue until they are let in; each is a process of its own then."""
+
+    name = "scheduler"
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+        self.waiting: dict[str, WorkerCommand] = {}
+        self.cancelled: list[str] = []
+        self._stubborn = stubborn
+        self._started: dict[str, Handle] = {}
+
+    def launch(self, command: WorkerCommand, n: int) -> list[Handle]:
+        self.batches.append(n)
+        for worker_id in command.worker_ids:
+            alone = WorkerCommand(command.argv, command.environment, (worker_id,), command.outlive)
+            self.waiting[worker_id] = alone
+        return [Handle(self.name, worker_id, (worker_id,)) for worker_id in command.worker_ids]
+
+    def let_in(self, n: int = 1) -> list[str]:
+        """Starts the processes of the first n jobs that wait."""
+        chosen = list(self.waiting)[:n]
+        for job in chosen:
+            (self._started[job],) = super().launch(self.waiting.pop(job), 1)
+        return chosen
+
+    def poll(self, handles: Sequence[Handle]) -> list[HandleState]:
+        return [PENDING if one.id not in self._started else self._state_of(one.id) for one in handles]
+
+    def _state_of(self, job: str) -> HandleState:
+        return super().poll([self._started[job]])[0]
+
+    def terminate(self, handles: Sequence[Handle]) -> None:
+        self.cancelled += [one.id for one in handles]
+        if not self._stubborn:
+            for one in handles:
+                self.waiting.pop(one.id, None)
+            super().terminate([self._started[one.id] for one in handles if one.id in self._started])
+
+    def wait(self, handles: Sequence[Handle], seconds: float) -> bool:
+        return super().wait([self._started[one.id] for one in handles if one.id in self._started], seconds)
+
+    def log_tail(self, handle: Handle) -> str:
+        return ""
+
+
+class Unreliable(LocalLauncher):
+    """Refuses as its list says: an error to raise, a command to run instead, or None for what is right."""
+
+    name = "unreliable"
+
+    def __init__(self, fates: Iterator[Any]) -> None:
+        super().__init__()
+        self.fates = fates
+        self.refused = self.launched = 0
+
+    def launch(self, command: WorkerCommand, n: int) -> list[Handle]:
+        fate = next(self.fates)
+        if isinstance(fate, Exception):
+            self.refused += 1
+            raise fate
+        self.launched += n
+        return super().launch(WorkerCommand(fate, worker_ids=command.worker_ids) if fate else command, n)
+
+
+def pid(seconds: float = 0.0) -> int:
+    """Where the call runs, for so long."""
+    threading.Event().wait(seconds)
+    return os.getpid()
+
+
+@pytest.fixture
+def controllers(network: str) -> Iterator[Controllers]:
+    """Makes controllers of the test's network, which are terminated in the end."""
+    made: list[Controller] = []
+
+    def make(**given: Any) -> Controller:
+        made.append(Controller(network, **given))
+        return made[-1]
+
+    yield make
+    for controller in made:
+        controller.terminate()
+        if isinstance(controller._launches._launcher, LocalLauncher):
+            controller._launches._launcher.close()
+
+
+def members(controller: Controller) -> list[str]:
+    """The live workers."""
+    return sorted(controller._rush._store.crew().members)
+
+
+def test_a_command_that_is_missing_is_told_at_once(controllers: Controllers) -> None:
+    """Launches that cannot even begin end in an error with what the launcher said, wherever one waits."""
+    launcher = Unreliable(iter(lambda: ["/no/such/program"], None))
+    controller = controllers(max_workers=2, launcher=launcher)
+    error = controller.submit(pid).exception(PATIENCE)
+    assert isinstance(error, LaunchError)
+    assert "/no/such/program" in error.fields["log_tail"]
+    with pytest.raises(LaunchError, match="No such file"):
+        controller.wait(timeout=PATIENCE)
+
+
+def test_a_launcher_with_a_mistake_in_it_does_not_end_the_scaling(controllers: Controllers) -> None:
+    """What a launcher raises, whatever it is, is a launch that failed; the next one may work."""
+    controller = controllers(
+        max_workers=1, launcher=Unreliable(iter([ZeroDivisionError("oops"), None, None]))
+    )
+    assert controller.submit(abs, -3).result(PATIENCE) == 3
+
+
+def test_every_second_launch_is_rejected(controllers: Controllers) -> None:
+    """The work is done all the same, with as many rejections as workers it took."""
+    fates = (
+        fate for _ in range(50) for fate in (LaunchError("sbatch: error: QOSMaxSubmitJobPerUserLimit"), None)
+    )
+    launcher = Unreliable(fates)
+    controller = controllers(max_workers=1, max_tasks_per_worker=1, launcher=launcher)
+    futures = [controller.submit(pid) for _ in range(4)]
+    assert 4 == len({future.result(PATIENCE) for future in futures})
+    assert (4, 4) == (launcher.refused, launcher.launched)
+
+
+def test_an_open_breaker_closes_again(controllers: Controllers, wait_until: Callable[..., None]) -> None:
+    """Calls that waited while launches failed raise the launcher's words; the launcher is tried again after a
+    pause, by one worker, and once that comes up the calls are done and can be collected."""
+    dying = (sys.executable, "-c", "import sys; sys.exit('module load python: not found')")
+    launcher = Unreliable(iter([dying, dying, *[None] * 9]))
+    controller = controllers(max_workers=2, launcher=launcher)
+    controller.descale()
+    first = [controller.push(f"call-{i}", abs, -i) for i in range(4)]
+    controller.autoscale()
+    for future in first:
+        with pytest.raises(LaunchError, match="module load python: not found"):
+            future.result(PATIENCE)
+    assert 7 == controller.submit(abs, -7).result(PATIENCE)
+    assert controller.wait(timeout=PATIENCE)
+    assert {f"call-{i}": i for i in range(4)} == {
+        result.name: result.value for result in controller.collect() if result.name.startswith("call-")
+    }
+    wait_until(lambda: controller._launches.breaker.error is None)
+
+
+def test_one_batch_for_all_calls(controllers: Controllers) -> None:
+    """As many workers as are wanted are launched by one call of the launcher."""
+    scheduler = Scheduler()
+    controller = controllers(max_workers=3, launcher=scheduler)
+    controller.descale()
+    controller.walk(abs, range(9))
+    assert controller.scale()
+    assert not controller.scale()
+    assert [3] == scheduler.batches
+
+
+def test_jobs_that_never_start_are_taken_back_in_the_end(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """One job gets in and does all the work; the other is cancelled, and nothing of either is left."""
+    scheduler = Scheduler()
+    controller = controllers(max_workers=2, launcher=scheduler)
+    futures = controller.walk(abs, range(6))
+    wait_until(lambda: len(scheduler.waiting) == 2)
+    (started,) = scheduler.let_in()
+    assert list(range(6)) == [future.result(PATIENCE) for future in futures]
+    (left,) = scheduler.waiting
+    controller.shutdown()
+    assert [left] == scheduler.cancelled
+    assert started != left
+
+
+def test_a_launch_that_is_not_wanted_any_more_is_cancelled(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """Jobs in a queue go first where there are too many, once demand has been low for a while."""
+    scheduler = Scheduler()
+    controller = controllers(max_workers=2, launcher=scheduler, idle_timeout=0.5)
+    controller.descale()
+    controller.walk(abs, range(2))
+    assert controller.scale()
+    controller.cancel(all=True)
+    controller.autoscale()
+    wait_until(lambda: not scheduler.waiting)
+    assert [2] == scheduler.batches
+    assert 0 == controller._launches.breaker.failures
+
+
+def test_a_late_worker_is_used_and_counted(controllers: Controllers, wait_until: Callable[..., None]) -> None:
+    """A worker that comes after it was given up does the work, and afterwards no worker too many is
+    launched."""
+    scheduler = Scheduler(stubborn=True)
+    controller = controllers(max_workers=1, launcher=scheduler, launch_timeout=0.1)
+    controller.descale()
+    future = controller.submit(pid)
+    assert controller.scale()
+    # Its process runs by now, and has said nothing; the wall of time is short.
+    (late,) = scheduler.let_in()
+    controller._launches._known.launches.clear()
+    wait_until(lambda: members(controller) == [late])
+    first = future.result(PATIENCE)
+    assert first == controller.submit(pid).result(PATIENCE)
+    for _ in range(3):
+        assert not controller.scale()
+    assert [1] == scheduler.batches
+
+
+def test_foreign_workers_count_and_are_never_let_go(
+    controllers: Controllers, network: str, wait_until: Callable[..., None]
+) -> None:
+    """Workers that somebody else started make up supply, and only ours are asked to leave."""
+    scheduler = Scheduler()
+    controller = controllers(max_workers=4, launcher=scheduler, idle_timeout=0.1)
+    controller.descale()
+    with RushWorker(network) as one, RushWorker(network) as two:
+        controller.walk(abs, range(2))
+        assert not controller.scale()
+        controller.submit(abs, -1)
+        assert controller.scale()
+        assert [1] == scheduler.batches
+        controller.cancel(all=True)
+        # Long enough for a job that waits to be taken back, and for workers of ours to be asked to leave.
+        wait_until(lambda: controller.scale() or scheduler.cancelled)
+        assert not controller.scale()
+        assert (False, False) == (one.terminated, two.terminated)
+        assert 1 == len(scheduler.cancelled)
+
+
+def test_descale_autoscale_and_terminate(
+    controllers: Controllers,
+    network: str,
+    processes: Callable[[str], list[Any]],
+    wait_until: Callable[..., None],
+) -> None:
+    """Nothing is launched while scaling rests; after ``terminate`` nothing comes back, whoever asks."""
+    controller = controllers(max_workers=2)
+    controller.descale()
+    future = controller.submit(pid)
+    assert [] == members(controller)
+    controller.autoscale()
+    assert future.result(PATIENCE) > 0
+    controller.submit(time.sleep, 600)
+    controller.terminate()
+    for verb in (controller.scale, controller.autoscale, controller.launch, lambda: controller.submit(pid)):
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            verb()
+    controller._launches.nudge()
+    assert not [one for one in threading.enumerate() if one.name == "rushlight-scaler"]
+    wait_until(lambda: not processes(network))
+
+
+def test_an_idle_worker_that_is_killed_is_replaced(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """The least number of workers is held: by a new one, where one is killed; that is no failed launch."""
+    controller = controllers(min_workers=1, max_workers=2)
+    first = controller.submit(pid).result(PATIENCE)
+    (killed,) = members(controller)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: len(members(controller)) == 1 and members(controller) != [killed])
+    assert first != controller.submit(pid).result(PATIENCE)
+    assert 0 == controller._launches.breaker.failures
+
+
+def test_nobody_is_killed_by_the_garbage_collector(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """What this process forgets of a launch is no end of the worker."""
+    controller = controllers(max_workers=1)
+    first = controller.submit(pid).result(PATIENCE)
+    launches = controller._launches
+    wait_until(lambda: not launches._known.launches)
+    gc.collect()
+    assert psutil.pid_exists(first)
+    assert first == controller.submit(pid).result(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "calls"),
+    [
+        ({"max_tasks_per_worker": 2}, 3),
+        ({"max_lifetime": 0.05}, 2),
+        ({"max_memory": 1}, 2),  # Less than any worker has: each does one call.
+    ],
+)
+def test_workers_that_have_served_are_replaced(
+    controllers: Controllers, limit: dict[str, Any], calls: int
+) -> None:
+    """A worker leaves between two calls once it has reached a limit, and another does what is left; none of
+    that is a failure."""
+    controller = controllers(max_workers=1, **limit)
+    pids = [future.result(PATIENCE) for future in [controller.submit(pid, 0.1) for _ in range(calls)]]
+    assert 2 == len(set(pids))
+    assert 0 == controller._launches.breaker.failures
+
+
+def test_a_worker_that_idles_leaves_and_comes_when_wanted(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """Exits by idleness are no crashes: nothing is launched until there is work, and then it is."""
+    controller = controllers(max_workers=1, idle_timeout=0.2)
+    first = controller.submit(pid).result(PATIENCE)
+    wait_until(lambda: members(controller) == [])
+    assert not controller.scale()
+    assert first != controller.submit(pid).result(PATIENCE)
+    assert 0 == controller._launches.breaker.failures
+
+
+def test_the_next_controller_goes_on_with_launches(controllers: Controllers) -> None:
+    """Jobs that a controller left in a scheduler's queue are those of the next one: not launched again, used
+    when they come, and taken back where they do not."""
+    scheduler = Scheduler()
+    gone = controllers(max_workers=2, launcher=scheduler)
+    gone.descale()
+    gone.walk(abs, range(2))
+    assert gone.scale()
+    heir = controllers(max_workers=2, launcher=scheduler)
+    heir.descale()
+    assert not heir.scale()
+    (started,) = scheduler.let_in()
+    assert 5 == heir.submit(abs, -5).result(PATIENCE)
+    assert [started] == members(heir)
+    heir.terminate()
+    assert [2] == scheduler.batches
+    assert 1 == len([job for job in scheduler.cancelled if job != started])
+
+
+def test_jumps_of_the_clock_change_nothing(controllers: Controllers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days back and forth on the wall: nobody has idled, nothing has timed out."""
+    controller = controllers(min_workers=1, max_workers=2, idle_timeout=60, launch_timeout=60)
+    first = controller.submit(pid).result(PATIENCE)
+    before = members(controller)
+    real = time.time
+    for days in (1, -1):
+        monkeypatch.setattr(time, "time", lambda days=days: real() + 86400 * days)
+        assert not controller.scale()
+    assert before == members(controller)
+    assert first == controller.submit(pid).result(PATIENCE)
