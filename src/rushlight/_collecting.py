@@ -138,6 +138,16 @@ class Collector:
             self._finished = self._failures = 0
         return back > 0
 
+    def is_over(self, key: str) -> bool:
+        """Whether a call's name is free again: its result was collected, or read from a future that is
+        gone."""
+        if self._store.collected([key])[0]:
+            return True
+        if any(key == read for read, _ in list(self._read)):
+            self.hide([key])
+            return True
+        return False
+
     def due(self) -> bool:
         """True where it is to be said that results were handed out, or read, or that this collector is
         there."""

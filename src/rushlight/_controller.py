@@ -200,12 +200,10 @@ class Controller(Kin, concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         store = self._rush._store
         spilled: dict[str, bytes] = {}
-        key = options.name or self._new_key()
+        key = self._new_key() if options.name is None else self._free_key(options.name)
         xs = encode_call(store, ref, args, kwargs, spilled, many=many)
         said = NIL if options is PLAIN else options.packed()
         head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
-        if options.name is not None:
-            self._check_name(key)
         self._make_room()
         return self._send(Outgoing(key, head, spilled, options.worker))
 
@@ -228,14 +226,16 @@ class Controller(Kin, concurrent.futures.Executor):
         self._next += 1
         return f"{self._prefix}{self._next:x}"
 
-    def _check_name(self, name: str) -> None:
-        """Raises ConfigError for a name that is in use."""
-        if self._rush._store.look([name])[0] is not None:
+    def _free_key(self, name: str) -> str:
+        """The key for a call of this name. Raises ConfigError for one that is in use."""
+        latest, free = self._keys_of(name)
+        if latest is not None and not self._collector.is_over(latest):
             raise ConfigError(
-                f"name={name!r} is in use by a call of network {self.network!r}: collect its result "
-                "first, or take another",
+                f"name={name!r} is in use by a call of network {self.network!r}: collect its result first, "
+                "or take another",
                 name=name,
             )
+        return free
 
     def map(
         self,

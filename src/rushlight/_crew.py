@@ -16,7 +16,7 @@ from ._collecting import Collector, Summary
 from ._feed import Feed
 from ._launches import Launches
 from ._manager import Rush
-from ._results import TaskResult
+from ._results import AGAIN, TaskResult, name_of
 from ._sending import Sender
 from .errors import ConfigError
 
@@ -86,15 +86,29 @@ class CrewVerbs:
         cancelled: list[str] = []
         for one in self._family():
             one._sender.flush()
-            found = wanted
             if all:
                 found = [*one._rush.keys("queued"), *one._rush.keys("running")]
+            else:
+                found = [key for name in wanted if (key := one._keys_of(name)[0]) is not None]
             cancelled += one._rush._store.drop(CANCELLED, found) if found else []
-        return cancelled
+        return [name_of(key) for key in cancelled]
+
+    def _keys_of(self, name: str) -> tuple[str | None, str]:
+        """The key of the latest call of a name, and the next: a name can be used again once its result has
+        been collected, while the task under its key is still there."""
+        latest, first, many = None, 1, 2
+        while True:
+            keys = [name if n == 1 else f"{name}{AGAIN}{n}" for n in range(first, first + many)]
+            for key, state in zip(keys, self._rush._store.look(keys), strict=True):
+                if state is None:
+                    return latest, key
+                latest = key
+            first, many = first + many, 50
 
     def crashes(self, name: str) -> int:
         """How often in a row the call of this name has crashed its worker."""
-        view = self._rush._store.look_up(_inputs.one_key(name, "name"))
+        latest = self._keys_of(_inputs.one_key(name, "name"))[0]
+        view = self._rush._store.look_up(latest or name)
         for row in (*view.queued, *view.running, *view.failed):
             last = bool(view.conditions) and view.conditions[0].get("type") != "TaskCancelled"
             return int((row[2] or {}).get("k", 0)) + (1 if view.failed and last else 0)

@@ -26,6 +26,15 @@ from .errors import (
 Status = Literal["success", "error", "crash", "cancel", "timeout"]
 
 
+#: Between a name and the number of its use, from the second on, in the keys of calls.
+AGAIN: Final = "\x1f"
+
+
+def name_of(key: str) -> str:
+    """The name of the call under a key."""
+    return key.partition(AGAIN)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class TaskResult:
     """One call that has ended. ``value`` where ``status`` is ``success``, else ``exception``, with the remote
@@ -118,7 +127,7 @@ class Ends:
         error: BaseException | None,
     ) -> TaskResult:
         return TaskResult(
-            name=row[3],
+            name=name_of(row[3]),
             status=status,
             value=value,
             exception=error,

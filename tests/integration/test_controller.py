@@ -123,6 +123,12 @@ def test_a_name_is_taken_until_its_result_is_collected(controller: Controller) -
     controller.push("one", square, 2)
     with pytest.raises(ValueError, match="in use"):
         controller.push("one", square, 3)
+    for n in (2, 3, 4):
+        result = controller.pop(PATIENCE)
+        assert result is not None
+        assert ("one", n * n) == (result.name, result.value)
+        controller.push("one", square, n + 1)
+    assert ["one"] == [result.name for result in [controller.pop(PATIENCE)] if result is not None]
 
 
 def test_after_shutdown_no_call_is_taken(network: str) -> None:
