@@ -1,0 +1,138 @@
+"""What calls of a controller cost, beside ``ProcessPoolExecutor`` in the same run: ``python
+benchmarks/bench_controller.py [--calls N] [--million]``.
+
+Two workers each, no-op calls, interleaved rounds: compare ratios, as a machine's load is in both. CPU is
+that of all processes that have a part in it. ``--million`` also submits a million calls and watches the
+client's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+FIRST = """
+import time; start = time.perf_counter()
+from rushlight import Controller
+with Controller(max_workers=1) as controller:
+    controller.submit(abs, -1).result()
+    print(time.perf_counter() - start)
+"""
+
+
+def noop(x: int) -> int:
+    return x
+
+
+def rate(executor, n: int) -> float:
+    start = time.perf_counter()
+    for _ in executor.map(noop, range(n)):
+        pass
+    return n / (time.perf_counter() - start)
+
+
+def latency(executor, n: int = 200) -> float:
+    times = []
+    for i in range(n):
+        start = time.perf_counter()
+        executor.submit(noop, i).result()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def cpu(processes: list[psutil.Process]) -> float:
+    return time.process_time() + sum(sum(p.cpu_times()[:2]) for p in processes)
+
+
+def compare(controller, pool, calls: int, rounds: int) -> dict[str, object]:
+    server = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if os.environ["RUSHLIGHT_HOME"] in " ".join(process.cmdline()):
+                server.append(process)
+    ours = server + [psutil.Process(pid) for pid in set(controller.workers()["pid"])]
+    theirs = [psutil.Process(pid) for pid in pool._processes]
+    maps, latencies, costs = [], [], []
+    for _ in range(rounds):
+        marks = [cpu(ours)]
+        mine = rate(controller, calls)
+        marks += [cpu(ours), cpu(theirs)]
+        other = rate(pool, calls)
+        marks.append(cpu(theirs))
+        maps.append((mine, other))
+        costs.append(((marks[1] - marks[0]) / calls * 1e6, (marks[3] - marks[2]) / calls * 1e6))
+        latencies.append((latency(controller), latency(pool)))
+    return {
+        "map, calls/s": [round(x) for x in map(statistics.median, zip(*maps, strict=True))],
+        "ratio": round(statistics.median(a / b for a, b in maps), 2),
+        "CPU of all processes, us/call": [
+            round(x, 1) for x in map(statistics.median, zip(*costs, strict=True))
+        ],
+        "submit to result, p50 ms": [
+            round(x, 3) for x in map(statistics.median, zip(*latencies, strict=True))
+        ],
+    }
+
+
+def million(controller, n: int = 1_000_000) -> dict[str, object]:
+    process, start = psutil.Process(), time.perf_counter()
+    before, seen = process.memory_info().rss, []
+    for i in range(n):
+        controller.submit(noop, i)
+        if i % (n // 10) == 0:
+            seen.append(round((process.memory_info().rss - before) / 1e6))
+    submitted = time.perf_counter() - start
+    controller.wait()
+    return {
+        "submissions": n,
+        "seconds": round(submitted, 1),
+        "seconds until all had ended": round(time.perf_counter() - start, 1),
+        "client memory, MB more, at each tenth": seen,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--million", action="store_true")
+    options = parser.parse_args()
+    from rushlight import Controller
+    from rushlight._server import stop_server
+
+    with tempfile.TemporaryDirectory(prefix="rl-bench-") as home:
+        os.environ["RUSHLIGHT_HOME"] = str(Path(home).resolve())
+        try:
+            cold = [
+                float(subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=True).stdout)
+                for _ in range(3)
+            ]
+            found: dict[str, object] = {
+                "from nothing to the first result, s": round(statistics.median(cold), 2)
+            }
+            with Controller(max_workers=2, min_workers=2) as controller:
+                with concurrent.futures.ProcessPoolExecutor(2) as pool:
+                    rate(controller, 2000), rate(pool, 2000)
+                    found["controller, ProcessPoolExecutor(2)"] = compare(
+                        controller, pool, options.calls, options.rounds
+                    )
+                if options.million:
+                    found["a million"] = million(controller)
+        finally:
+            stop_server()
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
