@@ -33,8 +33,8 @@ _USAGE = (
 class NetworkCollector:
     """A collector for a ``prometheus_client`` registry: ``REGISTRY.register(NetworkCollector(rush))``.
 
-    Tasks and workers by state; tasks finished and failed so far; memory and processor time of each live
-    worker. Four round trips per scrape, however many tasks there are. Counters begin anew when the network is
+    Tasks and workers by state; launches of controllers that are under way; tasks finished and failed so far;
+    memory and processor time of each live worker. Five round trips per scrape, however many tasks there are. Counters begin anew when the network is
     reset.
     """
 
@@ -66,6 +66,14 @@ class NetworkCollector:
         for of_workers in WorkerState:
             workers.add_metric((network, of_workers.value), states[of_workers])
         yield workers
+        launches = GaugeMetricFamily(
+            "rushlight_launches",
+            "Workers that controllers launched and that have not come",
+            labels=("network",),
+        )
+        noted = self._rush._store.crew().launches.values()
+        launches.add_metric((network,), sum(not launch.letter for launch in noted))
+        yield launches
         live = {i.worker_id for i in infos if i.state in (WorkerState.STARTING, WorkerState.RUNNING)}
         yield from self._usage(network, live)
 
