@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -503,7 +503,7 @@ READS: tuple[Row, ...] = (
     Row("Store.n_collected", lambda s: s.store.n_collected()),
     Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),
     Row("Store.given_to", lambda s: s.store.given_to(Collecting("c0", "host:1:1"))),
-    Row("Store.crew", lambda s: s.store.crew()),
+    Row("Store.crew", lambda s: replace(s.store.crew(), epoch="")),
     Row("Store.settings", lambda s: s.store.settings("maxmemory")),
     Row("Store.networks", lambda s: s.ground.network in [found.name for found in s.store.networks()]),
     Row("Store.clock", lambda s: s.store.clock().server > 0),
