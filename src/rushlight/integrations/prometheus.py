@@ -34,8 +34,8 @@ class NetworkCollector:
     """A collector for a ``prometheus_client`` registry: ``REGISTRY.register(NetworkCollector(rush))``.
 
     Tasks and workers by state; launches of controllers that are under way; tasks finished and failed so far;
-    memory and processor time of each live worker. Five round trips per scrape, however many tasks there are. Counters begin anew when the network is
-    reset.
+    memory and processor time of each live worker. Five round trips per scrape, however many tasks there are.
+    Counters begin anew when the network is reset.
     """
 
     def __init__(self, rush: Rush) -> None:
