@@ -130,6 +130,9 @@ class LevelLauncher:
     def log_tail(self, handle: Any) -> str:
         return self._local.log_tail(handle)
 
+    def wait(self, handles: Any, timeout: float) -> bool:
+        return self._local.wait(handles, timeout)
+
     def __del__(self) -> None:
         if sys.meta_path is not None:
             self._local.close()
