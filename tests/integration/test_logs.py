@@ -148,14 +148,22 @@ def test_the_log_can_be_followed(rush: Rush) -> None:
     """Lines as they come, woken by them; ends when it has been silent for long enough."""
     rush.start_workers(talk, log_level="info")
     lines: list[str] = []
-    following = threading.Thread(target=lambda: lines.extend(rush.follow_log(timeout=1.5)))
+
+    def follow() -> None:
+        for line in rush.follow_log(timeout=60):
+            lines.append(line)
+            if "second" in line:
+                return
+
+    following = threading.Thread(target=follow)
     following.start()
     say(rush, "first")
     say(rush, "second")
-    following.join(30)
+    following.join(60)
     text = "\n".join(lines)
     assert -1 < text.index("first") < text.index("second")
     assert 1 == text.count("second")
+    assert "second" not in "\n".join(rush.follow_log(timeout=0.1))
 
 
 def test_the_log_of_one_worker_can_be_followed(rush: Rush) -> None:
