@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _inputs
+from ._names import new_sending
 from ._scripts import Author
 from ._store import Store
 from ._store_boards import Order, rank_bytes
@@ -34,8 +35,9 @@ class Leaderboard:
         _inputs.one_key(key)
         value = _score(score)
         ranks = rank_bytes(value, "max"), rank_bytes(value, "min")
+        sending, order = new_sending(), self._order or ""
         reply = self._write(
-            lambda author: self._store.scripts.board_add(author, self.name, self._order or "", key, *ranks)
+            lambda author: self._store.scripts.board_add(author, self.name, order, key, sending, *ranks)
         )
         self._check_order(reply[2].decode())
         rank: int = reply[3]

@@ -61,10 +61,16 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "leases": ("zset", "worker id -> end of its lease by the server's clock, microseconds"),
     "budgets": ("hash", "budget -> units spent, units held, and per worker the unit it holds"),
     "boards": ("zset", "all leaderboards: scores are 0, members sort by board, score, arrival"),
-    "standings": ("hash", "leaderboard -> its order; leaderboard and key -> its member in `boards`"),
+    "standings": (
+        "hash",
+        "leaderboard -> its order; leaderboard and key -> its member in `boards`, and who put it there",
+    ),
     "events": ("stream", "one entry, rewritten at a change while somebody watches: wakes all watchers"),
     "orders": ("stream", "commands to supervisors: kill, replace; capped"),
-    "answers": ("hash", "what managers' last calls were answered, for calls sent twice; expires, and few"),
+    "answers": (
+        "hash",
+        "what managers' last calls were answered, for calls sent twice, and who logged last; expires",
+    ),
     "logs": ("stream", "what workers logged and printed; capped"),
     "shares": (
         "hash",

@@ -43,6 +43,7 @@ class _KeyMaker:
     def reseed(self) -> None:
         self.keys = map(f"{random_token()}-%x".__mod__, itertools.count(1))
         self.next = self.keys.__next__
+        self.sender, self.sendings = random_token(), map("%014x".__mod__, itertools.count(1))
 
 
 _maker = _KeyMaker()
@@ -53,6 +54,11 @@ os.register_at_fork(after_in_child=_maker.reseed)
 def new_key() -> str:
     """A task key no other process makes; safe in threads and after a fork."""
     return _maker.next()
+
+
+def new_sending() -> tuple[str, str]:
+    """What this process and no other sends: who it is, and a number as text, higher each time."""
+    return _maker.sender, next(_maker.sendings)
 
 
 def new_keys(n: int) -> list[str]:

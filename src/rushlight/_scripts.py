@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -65,7 +65,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "refer:specs": ("control", "specs", "files"),
     "refer:blobs": ("control", "blobs", "files"),
     "current": ("control", "events", "orders", "answers"),
-    "log": ("control", "logs", "shares"),
+    "log": ("control", "logs", "shares", "answers"),
     "together": (),
     "collect": ("control", "collected"),
     "uncollect": ("control", "collected"),
@@ -87,6 +87,8 @@ MemberArgs = tuple[str, str, str, bool]
 Author = tuple[str, str, str]
 #: What names a call of a manager's, and for how many milliseconds its answer is kept for another asking.
 Call = tuple[str, int]
+#: Who sends, and the how many-th of theirs it is, as text that compares like the number.
+Sending = tuple[str, str]
 NAMES = tuple(dict.fromkeys(name.partition(":")[0] for name in KEYS))
 
 
@@ -173,8 +175,10 @@ class SharingScripts(Packer):
     def budget(self, budget: str) -> bytes:
         return self._pack("budget", (budget,))
 
-    def board_add(self, author: Author, board: str, order: str, key: str, *ranks: bytes) -> bytes:
-        return self._pack("board_add", (*author, board, order, key, *ranks))
+    def board_add(
+        self, author: Author, board: str, order: str, key: str, sending: Sending, *ranks: bytes
+    ) -> bytes:
+        return self._pack("board_add", (*author, board, order, key, *sending, *ranks))
 
     def board(self, board: str, what: str, argument: str | int = "") -> bytes:
         return self._pack("board", (board, what, argument))
@@ -195,11 +199,10 @@ class RosterScripts(Packer):
     def bury(self, epoch: str, come_back: bool, *ends: Argument) -> bytes:
         return self._pack("bury", (epoch, int(come_back), *ends))
 
-    def stop(
-        self, epoch: str, call: Call, letter: str, condition: bytes, order: bytes, ids: tuple[str, ...]
-    ) -> bytes:
-        bells = tuple(self._keys.bell(worker_id) for worker_id in ids)
-        return self._pack("stop", (epoch, *call, letter, condition, order, *ids), bells)
+    def stop(self, epoch: str, call: Call, letter: str, condition: bytes, lives: Mapping[str, str]) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id in lives)
+        told = (*lives, *lives.values())
+        return self._pack("stop", (epoch, *call, letter, condition, *told), bells)
 
     def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:specs", (epoch, *pairs))
@@ -207,8 +210,10 @@ class RosterScripts(Packer):
     def current(self, epoch: str, call: Call, digest: str, order: bytes) -> bytes:
         return self._pack("current", (epoch, *call, digest, order))
 
-    def log(self, epoch: str, limit: int, share: int, worker_id: str, *entries: bytes) -> bytes:
-        return self._pack("log", (epoch, limit, share, worker_id, *entries))
+    def log(
+        self, epoch: str, sending: Sending, kept: int, limit: int, share: int, worker_id: str, *entries: bytes
+    ) -> bytes:
+        return self._pack("log", (epoch, *sending, kept, limit, share, worker_id, *entries))
 
     def keep_broadcasts(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:broadcasts", (epoch, *pairs))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ._names import new_sending
 from ._records import WorkerInfo, WorkerState, WorkerUsage
 from ._store_base import new_epoch
 from ._store_ends import CRASHED, KILLED, EndVerbs
@@ -136,15 +137,29 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         self, worker_ids: Sequence[str], *, kill: bool, own: Literal["", "away", "back"] = ""
     ) -> tuple[list[str], list[str]]:
         """Asks workers to leave, or ends them now; returns those stopped and those that were not live.
-        ``own``: said by their supervisor, to whom one whose task was stopped comes back; ``back``: all do."""
+        ``own``: said by their supervisor, to whom one whose task was stopped comes back; ``back``: all do.
+        Those are meant that go by these ids now: where a reset comes between, no later ones."""
         letter = "k" if kill else {"": "d", "away": "a", "back": "u"}[own]
         condition = self.encode_condition({"message": KILLED, "type": "WorkerKilled"})
-        order = msgspec.msgpack.encode({"op": "kill", "worker_ids": list(worker_ids)})
-        call = self.new_call()
-        reply = self.write(
-            lambda epoch: self.scripts.stop(epoch, call, letter, condition, order, tuple(worker_ids))
-        )
+        call, epochs = self.new_call(), set[str]()
+        lives = self._lives(worker_ids)
+
+        def pack(epoch: str) -> bytes:
+            epochs.add(epoch)
+            # Within an epoch a worker whose process is replaced meanwhile is still the one that is meant.
+            meant = lives if len(epochs) > 1 else dict.fromkeys(lives, "")
+            return self.scripts.stop(epoch, call, letter, condition, meant)
+
+        reply = self.write(pack)
         return [wid.decode() for wid in reply[1]], [wid.decode() for wid in reply[2]]
+
+    def _lives(self, worker_ids: Sequence[str]) -> dict[str, str]:
+        """What tells those that go by these ids now from others; '-' where nobody does."""
+        names = dict.fromkeys(worker_ids)
+        if not names:
+            return {}
+        found = self.link.call(command("HMGET", self.keys["control"], *(f"w:{wid}" for wid in names)))
+        return {wid: told[1:].decode() if told else "-" for wid, told in zip(names, found, strict=True)}
 
     def workers(self) -> list[WorkerInfo]:
         """Everybody who ever registered, in the order of registration, at one instant."""
@@ -210,7 +225,10 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         """Appends to the capped log; of a network that was reset nothing is written."""
         packed = [msgspec.msgpack.encode(entry) for entry in entries]
         if packed and self.epoch:
-            self.link.call(self.scripts.log(self.epoch, LOG_LIMIT, LOG_SHARE, worker_id, *packed))
+            sending, kept = new_sending(), self.new_call()[1]
+            self.link.call(
+                self.scripts.log(self.epoch, sending, kept, LOG_LIMIT, LOG_SHARE, worker_id, *packed)
+            )
 
     def logs(self, after: str = "-") -> list[tuple[str, str, dict[str, Any]]]:
         """Log entries (id, worker id, entry) after an id, oldest first."""

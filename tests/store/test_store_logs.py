@@ -9,13 +9,15 @@ import msgspec
 import pytest
 
 from ground import Ground
+from rushlight._names import new_sending
 from rushlight._store_roster import LOG_LIMIT
 
 
 def say(ground: Ground, worker_id: str, *texts: str, most: int = 100, share: int = 10) -> None:
     """A worker's lines, in a log of a small size."""
     packed = [msgspec.msgpack.encode({"text": text}) for text in texts]
-    ground.store.link.call(ground.store.scripts.log(ground.store.epoch, most, share, worker_id, *packed))
+    scripts, epoch = ground.store.scripts, ground.store.epoch
+    ground.store.link.call(scripts.log(epoch, new_sending(), 60_000, most, share, worker_id, *packed))
 
 
 def said(ground: Ground, worker_id: str) -> list[str]:

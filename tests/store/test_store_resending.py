@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from harness import Server
+from rushlight import _names
 from rushlight._member import Member
 from rushlight._muster import LIVE
+from rushlight._records import WorkerState
 from rushlight._scripts import KEYS
 from rushlight._store import Store
 from rushlight._store_calls import Collecting
@@ -206,3 +209,85 @@ def test_a_late_packet_changes_nothing(stage: Callable[[], Stage], row: Row, mea
         assert before == picture(one)
     if meanwhile is all_reset and "all_reset" not in row.late:
         assert [] == list(one.raw.scan_iter(match=f"rl:{{{one.ground.network}}}:*"))
+
+
+# --- what is lost once, and comes again when the network is another -----------------------------------
+
+
+@contextmanager
+def lost_until(store: Store, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """In the block the reply to the store's second exchange is lost; this happens before it is sent again."""
+    exchange, numbers = store.link._exchange, itertools.count(1)
+
+    def exchanging(commands: bytes, n: int, wait: float | None) -> list[object]:
+        replies = exchange(commands, n, wait)
+        if next(numbers) == 2:
+            meanwhile()
+            raise redis.ConnectionError("the reply is lost")
+        return replies
+
+    store.link._exchange = exchanging  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        store.link._exchange = exchange  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_stop_that_is_sent_again_after_a_reset_stops_nobody(stage: Callable[[], Stage], kill: bool) -> None:
+    """Its reply is lost, the network is reset, a worker comes under the same id: it is not the one that was
+    meant, and no order names it."""
+    one = stage()
+
+    other = one.ground.another()
+
+    def another_network() -> None:
+        other.reset_all(other.reset_all([]))
+        one.ann = one.life("ann", 2)
+
+    with lost_until(one.store, another_network):
+        assert ([], ["ann"]) == one.store.stop(["ann"], kill=kill)
+    assert {"ann": WorkerState.RUNNING} == one.store.worker_states()
+    one.ann._told = -1e9
+    assert not one.ann.leaving
+    assert 0 == one.raw.xlen(one.ground.key("orders"))
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_stop_that_is_sent_again_after_a_reset_of_the_tasks_holds(
+    stage: Callable[[], Stage], kill: bool
+) -> None:
+    """Workers live through that: who was meant is stopped, once."""
+    one = stage()
+    with lost_until(one.store, one.ground.another().reset_tasks):
+        assert (["ann"], []) == one.store.stop(["ann"], kill=kill)
+    one.ann._told = -1e9
+    assert one.ann.leaving
+
+
+def test_a_log_line_of_long_ago_is_no_news(stage: Callable[[], Stage]) -> None:
+    """However many others a worker has said since, in however many lives up to seven."""
+    one = stage()
+    with line() as heard:
+        one.store.add_logs("ann", [{"t": 1.0, "msg": "first"}])
+    for _ in range(7):
+        _names._maker.reseed()
+        for n in range(3):
+            one.store.add_logs("ann", [{"t": 2.0, "msg": f"later {n}"}])
+    again(one, heard)
+    said = [entry["msg"] for _, wid, entry in one.store.logs() if wid == "ann"]
+    assert ["first", *["later 0", "later 1", "later 2"] * 7] == said
+
+
+def test_a_score_of_long_ago_is_no_news(stage: Callable[[], Stage]) -> None:
+    """Neither behind a later one of its author, nor behind one of somebody else."""
+    one = stage()
+    with line() as heard:
+        one.board().add("k", 2.0)
+    one.board().add("k", 3.0)
+    again(one, heard)
+    assert [("k", 3.0)] == one.board().top()
+    _names._maker.reseed()
+    one.board().add("k", 4.0)
+    again(one, heard)
+    assert [("k", 4.0)] == one.board().top()

@@ -1,12 +1,19 @@
--- include: gate
+-- include: gate sendings
 -- Appends log entries to the stream, which is capped in such a way that a worker that floods it pushes out
 -- its own lines and nobody else's: once the stream is full, whoever holds more than a fair share pays for it.
--- KEYS: control logs shares.  ARGV: epoch, weight to keep, share left to any worker, worker id, then the
---   entries (packed).
+-- Sent again, or later once more, it writes nothing.
+-- KEYS: control logs shares answers.
+-- ARGV: epoch, sender, number of the sending, milliseconds to remember it, weight to keep, share left to any
+--   worker, worker id, then the entries (packed).
 -- Reply: {'ok', number of entries}, or EPOCH.
 local refused = wrong_epoch(redis.call('HGET', KEYS[1], 'epoch'), ARGV[1])
 if refused then return refused end
-local logs, shares, most, me = KEYS[2], KEYS[3], tonumber(ARGV[2]), 'w:' .. ARGV[4]
+local logs, shares, answers = KEYS[2], KEYS[3], KEYS[4]
+local most, wid, me = tonumber(ARGV[5]), ARGV[7], 'w:' .. ARGV[7]
+local said = unheard(redis.call('HGET', answers, 'log:' .. wid), ARGV[2], ARGV[3])
+if not said then return {'ok', #ARGV - 7} end
+redis.call('HSET', answers, 'log:' .. wid, said)
+if redis.call('PTTL', answers) < tonumber(ARGV[4]) then redis.call('PEXPIRE', answers, ARGV[4]) end
 
 -- A line counts one, and one more for every KiB.
 local function weight(entry) return 1 + math.floor(#entry / 1024) end
@@ -25,8 +32,8 @@ end
 
 local total = tonumber(redis.call('HGET', shares, 'total') or 0)
 local mine, seen = share(me)
-for i = 5, #ARGV do
-  redis.call('XADD', logs, '*', 'w', ARGV[4], 'e', ARGV[i])
+for i = 8, #ARGV do
+  redis.call('XADD', logs, '*', 'w', wid, 'e', ARGV[i])
   mine, total = mine + weight(ARGV[i]), total + weight(ARGV[i])
 end
 set_share(me, mine, seen)
@@ -78,7 +85,7 @@ local function largest()
 end
 
 if total > most then
-  local fair = math.max(tonumber(ARGV[3]), math.floor(most / (redis.call('HLEN', shares) - 1)))
+  local fair = math.max(tonumber(ARGV[6]), math.floor(most / (redis.call('HLEN', shares) - 1)))
   shed(me, fair)
   -- Somebody with a small share may go beyond for a while: looking for another to pay takes time.
   while total > most * 1.1 do
@@ -89,4 +96,4 @@ if total > most then
   if total > most * 1.1 then shed_oldest() end
   redis.call('HSET', shares, 'total', total)
 end
-return {'ok', #ARGV - 4}
+return {'ok', #ARGV - 7}
