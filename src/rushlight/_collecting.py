@@ -6,6 +6,7 @@ part at a time, so that a million results cost no memory here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import socket
@@ -76,13 +77,18 @@ class Collector:
         self._lock = threading.RLock()
         self._token = random_token()
         self._process = _process_name(os.getpid())
-        #: The number of the last call, and of the last whose results the user has surely had.
-        self._number = self._handed_out = 0
+        #: The number of the last call, of the last that gave anything, of the last whose results the user has
+        #: surely had, and of the last of which the server has heard that.
+        self._number = self._held = self._handed_out = self._told = 0
         self._given_at = 0.0
         self._looked = -math.inf
         self._epoch = ""
         self._finished = self._failures = 0
         self._ready: deque[_End] = deque()
+        #: Asked for, and not known whose they are, as the answer did not come.
+        self._unsure: list[_End] = []
+        #: This collector's, with the number of the call, and the user has not had them yet.
+        self._given: deque[tuple[int, _End]] = deque()
         self._tally: dict[str, float] = {}
         #: Read from their futures, and to be marked so.
         self._read: deque[tuple[str, Status]] = deque()
@@ -91,27 +97,21 @@ class Collector:
     def take(self) -> TaskResult | None:
         """The next result, in the order in which they came; None where none is there."""
         with self._lock:
-            self.settle()
-            # Who asks again has had what he was given before.
-            self._handed_out = self._number
-            while self._ready or self._fetch():
-                end = self._ready.popleft()
-                if self._collect([end.row[3]])[0]:
-                    return self._result(end)
-            return self.take() if self.recover() else None
+            self._ask()
+            while not self._given and (self._ready or self._fetch() or self.recover()):
+                if self._ready:
+                    self._claim([self._ready.popleft()])
+            return next(iter(self._hand_out(1)), None)
 
     def take_all(self) -> list[TaskResult]:
         """All results that are there."""
-        found: list[TaskResult] = []
         with self._lock:
-            self.settle()
-            self._handed_out = self._number
+            self._ask()
             while self._ready or self._fetch() or self.recover():
                 ends = list(self._ready)
                 self._ready.clear()
-                verdicts = self._collect([end.row[3] for end in ends])
-                found += [self._result(end) for end, ours in zip(ends, verdicts, strict=True) if ours]
-        return found
+                self._claim(ends)
+            return self._hand_out(len(self._given))
 
     def any_ready(self) -> bool:
         """True where there is a result to be taken, as far as is known without taking it."""
@@ -120,7 +120,7 @@ class Collector:
             self._sift()
             while not self._ready and self._fetch():
                 continue
-            return bool(self._ready)
+            return bool(self._ready or self._given)
 
     def recover(self) -> bool:
         """Takes back what collectors hold that are gone; True where there was something. Looks now and
@@ -128,15 +128,16 @@ class Collector:
         if time.monotonic() < self._looked + _LOOK_AGAIN:
             return False
         self._looked = time.monotonic()
-        back = 0
+        found = False
         now, others = self._store.collectors()
         for other in others:
             if other.token != self._token and _is_gone(other, now):
-                back += self._store.uncollect(other.token, self._store.given_to(other))
-        if back:
-            # They lie before the place that was read up to.
-            self._finished = self._failures = 0
-        return back > 0
+                held = self._store.given_to(other)
+                if held:
+                    # They lie before the place that was read up to.
+                    found, self._finished, self._failures = True, 0, 0
+                self._store.uncollect(other.token, held)
+        return found
 
     def is_over(self, key: str) -> bool:
         """Whether a call's name is free again: its result was collected, or read from a future that is
@@ -152,7 +153,7 @@ class Collector:
         """True where it is to be said that results were handed out, or read, or that this collector is
         there."""
         silence = time.monotonic() - self._given_at
-        at_hand = self._handed_out < self._number
+        at_hand = self._told < self._held
         waiting = len(self._read) > _READ_KEPT or len(self._final) > 0
         return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
 
@@ -161,15 +162,15 @@ class Collector:
         with self._lock:
             self.settle()
             if self.due():
-                self._handed_out = self._number
+                self._ask()
                 self._collect([])
-                self._handed_out = self._number
 
     def close(self) -> None:
         """Says that all results were handed out, and that no more will be."""
         with self._lock:
             self.settle(keep=0)
-            self._store.uncollect(self._token, {})
+            back = {end.row[3]: f"{self._token}:{number}".encode() for number, end in self._given}
+            self._store.uncollect(self._token, back)
         self._store.close()
 
     def read(self, key: str, status: Status, *, final: bool) -> None:
@@ -180,11 +181,13 @@ class Collector:
     def settle(self, *, keep: int = _READ_KEPT) -> None:
         """Marks what was read from futures as collected, but for the last ones that may still be."""
         with self._lock:
+            self._reclaim()
             for queue, left in ((self._final, 0), (self._read, keep)):
                 while len(queue) > left:
-                    batch = [queue.popleft() for _ in range(min(len(queue) - left, _AT_ONCE))]
+                    batch = list(itertools.islice(queue, min(len(queue) - left, _AT_ONCE)))
                     verdicts = self._collect([key for key, _ in batch])
                     for (_, status), ours in zip(batch, verdicts, strict=True):
+                        queue.popleft()
                         if ours:
                             self._count(status)
 
@@ -237,6 +240,7 @@ class Collector:
     def hide(self, keys: Sequence[str]) -> None:
         """These are nobody's to collect."""
         with self._lock:
+            self._reclaim()
             self._collect(list(keys))
 
     def begin(self) -> None:
@@ -248,21 +252,51 @@ class Collector:
         now, found = self._store.collectors()
         return any(other.token != self._token and not _is_gone(other, now) for other in found)
 
+    def _ask(self) -> None:
+        """The user asks for more: what he was given before, he has had."""
+        self.settle()
+        if not self._given:
+            self._handed_out = self._held
+
+    def _claim(self, ends: list[_End]) -> None:
+        self._unsure = ends
+        self._reclaim()
+
+    def _reclaim(self) -> None:
+        """Learns which of those asked for are this collector's; first of all where that failed before."""
+        if self._unsure:
+            verdicts = self._collect([end.row[3] for end in self._unsure])
+            ours = (end for end, mine in zip(self._unsure, verdicts, strict=True) if mine)
+            self._given.extend((self._number, end) for end in ours)
+            self._unsure = []
+
     def _collect(self, keys: list[str]) -> list[bool]:
-        self._number += 1
+        """A call that failed may have been heard: the next one has its number."""
         self._given_at = time.monotonic()
-        me = Collecting(self._token, self._process, self._handed_out)
-        return self._store.collect(me, self._number, keys)
+        handed_out, number = self._handed_out, self._number + 1
+        verdicts = self._store.collect(Collecting(self._token, self._process, handed_out), number, keys)
+        self._number, self._told = number, handed_out
+        if keys:
+            self._held = number
+        return verdicts
+
+    def _hand_out(self, n: int) -> list[TaskResult]:
+        """Up to n of what was given; where one cannot be read, all stay here."""
+        results = [self._result(end) for _, end in itertools.islice(self._given, n)]
+        if not results and self._told < self._handed_out:
+            # Nothing more will say so soon.
+            self._collect([])
+        for result in results:
+            self._given.popleft()
+            self._count(result.status)
+            self._tally["seconds"] = self._tally.get("seconds", 0.0) + (result.seconds or 0.0)
+            self._tally["warning"] = self._tally.get("warning", 0) + bool(result.warnings)
+        return results
 
     def _result(self, end: _End) -> TaskResult:
         if end.condition is None:
-            result = self._ends.finished(end.row)
-        else:
-            result = self._ends.failed(end.row, end.condition)
-        self._count(result.status)
-        self._tally["seconds"] = self._tally.get("seconds", 0.0) + (result.seconds or 0.0)
-        self._tally["warning"] = self._tally.get("warning", 0) + bool(result.warnings)
-        return result
+            return self._ends.finished(end.row)
+        return self._ends.failed(end.row, end.condition)
 
     def _count(self, status: Status) -> None:
         for name in ("tasks", status):

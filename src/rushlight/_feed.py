@@ -17,7 +17,7 @@ from ._futures import Register
 from ._results import Ends, gone, status_of
 from ._store import Store
 from ._store_calls import Ended
-from .errors import RushlightError, StoreError
+from .errors import RushlightError, StoreError, StoreUnavailable
 
 _log = logging.getLogger("rushlight")
 #: Seconds a wait blocks at most before leases are looked at again.
@@ -232,6 +232,9 @@ class Feed:
             if future is not None:
                 try:
                     future._end(self._ends.value(row), None)
+                except StoreUnavailable:
+                    self._register.add(future)
+                    raise
                 except Exception as error:
                     future._end(None, error)
         moved: set[str] = set()

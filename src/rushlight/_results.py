@@ -17,6 +17,7 @@ from ._store_ends import CRASHED, KILLED
 from .errors import (
     DataMissing,
     RushlightError,
+    StoreUnavailable,
     TaskCancelled,
     TaskFailed,
     TaskTimeout,
@@ -109,6 +110,9 @@ class Ends:
         told: Mapping[str, Any] = row[11] or {}
         try:
             value, error = self.value(row), None
+        except StoreUnavailable:
+            # The value is there.
+            raise
         except Exception as unreadable:
             value, error = None, unreadable
         return self._result(row, told, "success" if error is None else "error", value, error)
