@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import ledger
+from chaos.calls_checker import CallLedgers, check_calls
 from chaos.checker import Final, Ledgers, check
 from chaos.faults import Lane, lanes
 from chaos.place import ROOT, Site
@@ -32,7 +33,8 @@ def main() -> int:
     asked = _arguments()
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(_old_source(asked.old)) if asked.old else None
-        site = Site(asked.seed, asked.managers, asked.machines, old, asked.server, asked.fsync)
+        counts = (asked.managers, asked.machines, asked.controllers)
+        site = Site(asked.seed, *counts, old, asked.server, asked.fsync)
         report: dict[str, Any] = {
             "seed": asked.seed,
             "old": asked.old,
@@ -62,11 +64,13 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=40.0, help="how long things go wrong (40)")
     add("--managers", type=int, default=3, help="programs that push and read, with workers of their own (3)")
     add("--machines", type=int, default=2, help="supervisors besides (2)")
+    add("--controllers", type=int, default=2, help="programs that make calls on a network beside (2)")
     add("--old", metavar="REVISION", help="the last manager and its workers are of this commit")
     add("--server", metavar="PROGRAM", help="the server's program (the one in the wheel)")
     add("--fsync", choices=("always", "everysec", "no"), default="always", help="the server's appendfsync")
     add("--keep", action="store_true", help="where something is wrong, leave ledgers and server's log behind")
-    add("--break", dest="broken", choices=sorted(BREAKS), help="spoil the account, to see that it is noticed")
+    spoil = "spoil the account, to see that it is noticed; may be given several times"
+    add("--break", dest="broken", action="append", default=[], choices=sorted(BREAKS), help=spoil)
     return parser.parse_args()
 
 
@@ -94,20 +98,25 @@ def _run(site: Site, asked: argparse.Namespace, report: dict[str, Any]) -> list[
         faults += _go_wrong(site, part, min(_PART, left))
         _recover(site, wrong, recoveries)
     site.rest()
+    site.kill_controllers()
+    _spoil(site, CALL_BREAKS, asked.broken)
+    site.collect_the_rest()
     site.stop_workers()
     site.stop_managers()
-    if asked.broken:
-        BREAKS[asked.broken](site)
+    _spoil(site, TASK_BREAKS, asked.broken)
     lines = list(ledger.read(site.ledgers))
-    ledgers = Ledgers.of(lines)
+    ledgers, calls = Ledgers.of(lines), CallLedgers.of(lines)
     tasks = _tables(site, wrong)
     wrong += check(ledgers, tasks)
-    with Rush(site.name, site.direct) as rush:
-        rush.reset()
+    wrong += check_calls(calls, ledgers.events)
+    for network in (site.name, site.calls):
+        with Rush(network, site.direct) as rush:
+            rush.reset()
     with site.server.client() as client:
         wrong += [f"left over: key {key!r}" for key in client.scan_iter()]
     wrong += [f"left over: {left}" for left in site.left_over()]
     _tell(report, site, ledgers, tasks, wrong)
+    _tell_calls(report, calls)
     report |= {
         "seconds": round(time.monotonic() - began),
         "recoveries_s": [round(seconds, 1) for seconds in recoveries],
@@ -136,9 +145,9 @@ def _recover(site: Site, wrong: list[str], recoveries: list[float]) -> None:
     site.heal()
     site.keep_up()
     began = time.monotonic()
-    waited_for = {process.pid for process in (*site.managers(), *site.workers())}
+    waited_for = _who(site)
     while True:
-        there = {process.pid for process in (*site.managers(), *site.workers())} & waited_for
+        there = _who(site) & waited_for
         late = there - _alive_since(site, began)
         if not late:
             break
@@ -147,6 +156,10 @@ def _recover(site: Site, wrong: list[str], recoveries: list[float]) -> None:
             return
         threading.Event().wait(0.1)
     recoveries.append(time.monotonic() - began)
+
+
+def _who(site: Site) -> set[int]:
+    return {process.pid for process in (*site.managers(), *site.controllers(), *site.workers())}
 
 
 def _alive_since(site: Site, began: float) -> set[int]:
@@ -222,6 +235,15 @@ def _tell(report: dict[str, Any], site: Site, ledgers: Ledgers, tasks: list[Fina
     }
 
 
+def _tell_calls(report: dict[str, Any], calls: CallLedgers) -> None:
+    report["calls"] = {
+        "submitted": len(calls.submitted),
+        "collected": dict(Counter(one.status for one in calls.taken)),
+        "given_again": len(calls.taken) - len({one.name for one in calls.taken}),
+        "read": len(calls.read),
+    }
+
+
 # --- breaking the account on purpose ------------------------------------------------------------------
 
 
@@ -247,7 +269,29 @@ def _double(site: Site) -> None:
         client.rpush(name, client.lindex(name, 0))
 
 
-BREAKS: dict[str, Callable[[Site], None]] = {"forge": _forge, "delete": _delete, "double": _double}
+def _forge_call(site: Site) -> None:
+    """An acknowledgement of a call that never was."""
+    site.ledger.write("submitted", names=["never-called"])
+
+
+def _recollect(site: Site) -> None:
+    """The server forgets who has collected a result."""
+    with site.server.client() as client:
+        client.delete(f"rl:{{{site.calls}}}:collected")
+
+
+Break = Callable[[Site], None]
+TASK_BREAKS: dict[str, Break] = {"forge": _forge, "delete": _delete, "double": _double}
+#: Before what is left of the calls is collected.
+CALL_BREAKS: dict[str, Break] = {"forge-call": _forge_call, "recollect": _recollect}
+BREAKS = TASK_BREAKS | CALL_BREAKS
+
+
+def _spoil(site: Site, breaks: dict[str, Break], wanted: list[str]) -> None:
+    for how in wanted:
+        if how in breaks:
+            breaks[how](site)
+
 
 if __name__ == "__main__":
     sys.exit(main())

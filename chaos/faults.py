@@ -39,6 +39,14 @@ def stop_manager(site: Site, rng: random.Random, over: threading.Event) -> None:
     _stop(site, "managers", rng, over)
 
 
+def kill_controller(site: Site, rng: random.Random, over: threading.Event) -> None:
+    _kill(site, "controllers", rng)
+
+
+def stop_controller(site: Site, rng: random.Random, over: threading.Event) -> None:
+    _stop(site, "controllers", rng, over)
+
+
 def _kill(site: Site, role: str, rng: random.Random) -> None:
     process = site.pick(role, rng)
     if process is not None:
@@ -163,6 +171,7 @@ def turn_client_clocks(site: Site, rng: random.Random, over: threading.Event) ->
 
 PROCESSES: dict[Fault, int] = {
     kill_worker: 8, kill_supervisor: 3, kill_manager: 2, stop_worker: 3, stop_supervisor: 3, stop_manager: 1,
+    kill_controller: 2, stop_controller: 1,
 }  # fmt: skip
 NETWORK: dict[Fault, int] = {
     cut_all: 2, cut_some: 4, delay: 2, partition: 1, lose_replies: 5, lose_requests: 2, twice: 5, hold: 3,

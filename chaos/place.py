@@ -34,10 +34,19 @@ class Site:
     """Everything that runs, and everything of it that can be hurt."""
 
     def __init__(
-        self, seed: int, managers: int, machines: int, old: Path | None, binary: str | None, fsync: str
+        self,
+        seed: int,
+        managers: int,
+        machines: int,
+        controllers: int,
+        old: Path | None,
+        binary: str | None,
+        fsync: str,
     ) -> None:
         self.seed = seed
         self.name = f"chaos-{uuid.uuid4().hex[:10]}"
+        #: The network of the controllers' calls.
+        self.calls = f"{self.name}-calls"
         self.folder = Path(tempfile.mkdtemp(prefix="rlc-", dir="/tmp")).resolve()
         self.ledgers = self.folder / "ledgers"
         for part in ("ledgers", "tmp", "home"):
@@ -52,7 +61,9 @@ class Site:
         self.proxy = FaultProxy(str(self.server.socket))
         self._wanted = [(f"m{n}", n == managers - 1 and old is not None) for n in range(managers)]
         self._n_machines = machines
+        self._n_controllers = controllers
         self._managers: dict[str, subprocess.Popen[bytes]] = {}
+        self._controllers: dict[str, subprocess.Popen[bytes]] = {}
         self._machines: list[subprocess.Popen[bytes]] = []
         self._generation = 0
         self._script = ""
@@ -77,21 +88,34 @@ class Site:
     # --- keeping it up ------------------------------------------------------------------------------
 
     def keep_up(self) -> None:
-        """Starts managers and machines that are not there, as whoever runs a site does."""
+        """Starts programs and machines that are not there, as whoever runs a site does."""
         if self._closing:
             return
         for name, old in self._wanted:
             process = self._managers.get(name)
             if process is None or process.poll() is not None:
-                self._generation += 1
-                seed = f"{self.seed}-{name}-{self._generation}"
-                command = [sys.executable, "-m", "chaos.work", name, self.name, self.proxy.url, seed]
-                self._managers[name] = subprocess.Popen(
-                    command, env=self._environment(old=old), cwd=self.folder, start_new_session=True
-                )
+                self._managers[name] = self._program("chaos.work", name, self.name, old=old)
+        for n in range(self._n_controllers):
+            process = self._controllers.get(f"c{n}")
+            if process is None or process.poll() is not None:
+                self._note_end(f"c{n}", process)
+                self._controllers[f"c{n}"] = self._program("chaos.calls", f"c{n}", self.calls)
         self._machines = [machine for machine in self._machines if machine.poll() is None]
         while len(self._machines) < self._n_machines:
             self._machines.append(self._machine())
+
+    def _program(self, module: str, name: str, network: str, *, old: bool = False) -> subprocess.Popen[bytes]:
+        self._generation += 1
+        seed = f"{self.seed}-{name}-{self._generation}"
+        command = [sys.executable, "-m", module, name, network, self.proxy.url, seed]
+        return subprocess.Popen(
+            command, env=self._environment(old=old), cwd=self.folder, start_new_session=True
+        )
+
+    def _note_end(self, name: str, process: subprocess.Popen[bytes] | None) -> None:
+        """A program with a controller ends where it is killed, and never else."""
+        if process is not None and process.returncode not in (0, -signal.SIGKILL):
+            self.ledger.write("died", name=f"{name}: exit code {process.returncode}")
 
     def _machine(self) -> subprocess.Popen[bytes]:
         """A supervisor that no manager of the run has started."""
@@ -117,6 +141,9 @@ class Site:
 
     def managers(self) -> list[psutil.Process]:
         return self._alive([process.pid for process in self._managers.values() if process.poll() is None])
+
+    def controllers(self) -> list[psutil.Process]:
+        return self._alive([process.pid for process in self._controllers.values() if process.poll() is None])
 
     def supervisors(self) -> list[psutil.Process]:
         """Processes of the worker command whose parents are none."""
@@ -167,9 +194,45 @@ class Site:
                     process.resume()
 
     def rest(self) -> None:
-        """Managers only read from now on, and nobody is started any more."""
+        """Managers only read from now on, controllers only collect, and nobody is started any more."""
         self._closing = True
-        self._signal_managers(signal.SIGUSR1)
+        self._signal(self._managers, signal.SIGUSR1)
+        self._signal(self._controllers, signal.SIGUSR1)
+
+    def kill_controllers(self, seconds: float = 90.0) -> None:
+        """Kills them once they have collected all there was, and have made some calls more."""
+        self._await_line("drained", seconds)
+        self._signal(self._controllers, signal.SIGTERM)
+        self._await_line("left behind", seconds)
+        for process in self._controllers.values():
+            if process.poll() is None:
+                self.ledger.write("kill", role="controllers", pid=process.pid)
+                process.kill()
+            process.wait()
+
+    def _await_line(self, what: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        waiting = {name: process.pid for name, process in self._controllers.items()}
+        while waiting and time.monotonic() < deadline:
+            for name, pid in list(waiting.items()):
+                text = (self.ledgers / f"{name}.{pid}.jsonl").read_text()
+                if f'"what": "{what}"' in text or self._controllers[name].poll() is not None:
+                    del waiting[name]
+            threading.Event().wait(0.1)
+        for name in waiting:
+            self.ledger.write("died", name=f"{name}: it did not get as far as {what!r}")
+
+    def collect_the_rest(self, seconds: float = 120.0) -> None:
+        """A new controller collects what the killed ones have left, and ends their workers."""
+        if not self._n_controllers:
+            return
+        self._controllers["last"] = process = self._program("chaos.calls", "last", self.calls)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self.ledger.write("died", name="last: it did not end")
+        self._note_end("last", process)
 
     def stop_workers(self, seconds: float = 40.0) -> None:
         """Workers finish what they have and leave, also those that come late; who does not is killed. Ends
@@ -184,13 +247,13 @@ class Site:
                     threading.Event().wait(0.2)
 
     def stop_managers(self, seconds: float = 60.0) -> None:
-        self._signal_managers(signal.SIGTERM)
+        self._signal(self._managers, signal.SIGTERM)
         for process in self._managers.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
 
-    def _signal_managers(self, number: int) -> None:
-        for process in self._managers.values():
+    def _signal(self, programs: dict[str, subprocess.Popen[bytes]], number: int) -> None:
+        for process in programs.values():
             if process.poll() is None:
                 process.send_signal(number)
 
@@ -204,7 +267,11 @@ class Site:
             with contextlib.suppress(psutil.Error):
                 left.append(f"process {process.pid}: {' '.join(process.cmdline())[:120]}")
         for part in ("tmp", "home"):
-            left += [f"file {path}" for path in (self.folder / part).rglob("*") if path.name != "key"]
+            found = [path for path in (self.folder / part).rglob("*") if path.name != "key"]
+            # The cache of blocks is the host's, bounded, and outlasts everybody.
+            left += [
+                f"file {path}" for path in found if self.folder / "home" / "cache" not in (path, path.parent)
+            ]
         return left
 
     def close(self, *, keep: bool = False) -> None:
@@ -212,7 +279,7 @@ class Site:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        for child in (*self._managers.values(), *self._machines):
+        for child in (*self._managers.values(), *self._controllers.values(), *self._machines):
             child.wait()
         self.proxy.close()
         self.server.close(keep=keep)

@@ -49,7 +49,7 @@ def do(id: str, kind: str, nap: float = 0.0) -> dict[str, Any]:  # noqa: A002 - 
 _ledgers: dict[int, Ledger] = {}
 
 
-def _own_ledger(who: str) -> Ledger:
+def own_ledger(who: str) -> Ledger:
     """This process's; a forked one has its own."""
     if os.getpid() not in _ledgers:
         _ledgers[os.getpid()] = Ledger(os.environ[FOLDER], who)
@@ -57,14 +57,14 @@ def _own_ledger(who: str) -> Ledger:
 
 
 def _ran(name: str) -> None:
-    ledger = _own_ledger("worker")
+    ledger = own_ledger("worker")
     ledger.write("ran", id=name)
     ledger.alive()
 
 
 def serve(worker: RushWorker) -> None:
     """Takes tasks and writes down which results were taken."""
-    ledger = _own_ledger("worker")
+    ledger = own_ledger("worker")
     ledger.write("worker", worker_id=worker.worker_id, pid=os.getpid())
     rng = random.Random(os.getpid())
     task = None
@@ -93,7 +93,7 @@ def serve(worker: RushWorker) -> None:
 
 def search(worker: RushWorker) -> None:
     """Makes its own tasks, as a decentralised search does, in all the ways there are."""
-    ledger = _own_ledger("worker")
+    ledger = own_ledger("worker")
     ledger.write("worker", worker_id=worker.worker_id, pid=os.getpid())
     rng = random.Random(os.getpid())
     name = f"{worker.worker_id}-{os.getpid()}"
@@ -128,7 +128,7 @@ class Manager:
         self.name = name
         self.rush = rush
         self.rng = random.Random(seed)
-        self.ledger = _own_ledger(name)
+        self.ledger = own_ledger(name)
         self.reader = f"{name}.{os.getpid()}"
         self.mine: list[str] = []
         self.serial = 0

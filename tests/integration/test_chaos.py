@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chaos.calls_checker import CallLedgers, check_calls
 from chaos.checker import Final, Ledgers, check
 from chaos.work import answer
 
@@ -45,18 +46,29 @@ def test_nothing_is_lost_whatever_fails() -> None:
     assert (0, 0) == (report["lost"], report["twice"])
     assert report["acknowledged"] > 200
     assert sum(report["faults"].values()) > 10
+    assert report["calls"]["submitted"] > 30
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("how", "said"), [("forge", "lost: never-was"), ("delete", "lost: "), ("double", "books do not agree")]
+    ("how", "said"),
+    [
+        (
+            ["forge", "forge-call", "recollect"],
+            ["lost: never-was", "call lost: never-called", "collected twice"],
+        ),
+        (["delete"], ["lost: "]),
+        (["double"], ["books do not agree"]),
+    ],
 )
-def test_the_account_can_fail(how: str, said: str) -> None:
-    """An acknowledgement too many, a task deleted from the server and a result stored twice are noticed."""
-    run = chaos("--seconds", "2", "--managers", "1", "--machines", "1", "--break", how, seconds=200)
+def test_the_account_can_fail(how: list[str], said: list[str]) -> None:
+    """An acknowledgement too many, of a task or a call, a task deleted from the server, a result stored twice
+    and one given out twice are noticed."""
+    small = ("--seconds", "2", "--managers", "1", "--machines", "1", "--controllers", "1")
+    run = chaos(*small, *(word for one in how for word in ("--break", one)), seconds=200)
     assert 1 == run.returncode, run.stdout[-4000:] + run.stderr[-4000:]
-    assert said in run.stdout
+    assert [] == [words for words in said if words not in run.stdout]
 
 
 # --- the account itself ---------------------------------------------------------------------------------
@@ -144,3 +156,62 @@ def test_a_reason_is_true_where_it_has_happened(condition: dict, events: list[di
         assert ["failed without a true reason"] == [
             sentence.partition(":")[0] for sentence in check(Ledgers.of(said), [GOOD[0], task])
         ]
+
+
+# --- the account of calls -------------------------------------------------------------------------------
+
+CALLED = [{"what": "call", "name": name, "kind": "plain"} for name in ("a", "b")]
+SUBMITTED = {"what": "submitted", "names": ["a", "b"]}
+KILLED = {"what": "kill", "role": "controllers", "pid": 1}
+
+
+def took(pid: int, *names: str, **changes: object) -> dict:
+    """A line of one that collected these, but for the changes."""
+    results = [
+        {"name": name, "status": "success", "y": answer(name), "why": "None", **changes} for name in names
+    ]
+    return {"what": "took", "pid": pid, "results": results}
+
+
+def wrong_calls(*said: dict) -> list[str]:
+    """What the account has to say of these lines, without names."""
+    found = check_calls(CallLedgers.of([*CALLED, SUBMITTED, *said]), Ledgers.of(said).events)
+    return [sentence.partition(":")[0] for sentence in found]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [took(1, "a"), took(2, "b")],
+        [took(1, "a"), {"what": "read", "name": "b", "y": answer("b")}],
+        [took(1, "a"), KILLED, took(2, "a", "b")],
+        [took(1, "a"), took(2, "b", status="crash", y=None), {"what": "kill", "role": "workers"}],
+        [took(1, "a"), took(2, "b", status="cancel", y=None), {"what": "uncall", "name": "b"}],
+    ],
+)
+def test_a_true_account_of_calls_is_accepted(said: list[dict]) -> None:
+    """Each came to one, but for what a killed one had last; or ended for a reason."""
+    assert [] == wrong_calls(*said)
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ([took(1, "a")], "call lost"),
+        ([took(1, "a", "b"), took(2, "b")], "call collected twice"),
+        ([took(1, "a"), took(1, "b"), KILLED, took(2, "a")], "call collected twice"),
+        ([took(1, "a"), took(1), KILLED, took(2, "a", "b")], "call collected twice"),
+        ([took(1, "a"), took(1, "b", y=1)], "call wrong"),
+        ([took(1, "a"), {"what": "read", "name": "b", "y": 1}], "call wrong"),
+        ([took(1, "a", "b", "z")], "call made up"),
+        ([took(1, "a", "b", status="crash")], "call ended without a true reason"),
+        ([took(1, "a", "b", status="cancel")], "call ended without a true reason"),
+        ([took(1, "a", "b", status="timeout")], "call ended without a true reason"),
+        ([took(1, "a", "b", status="error", why="ValueError")], "call ended without a true reason"),
+        ([took(1, "a", "b"), {"what": "drained", "left": 1}], "calls left"),
+        ([took(1, "a", "b"), {"what": "died", "name": "c1"}], "program died"),
+    ],
+)
+def test_each_kind_of_fault_of_calls_is_noticed(said: list[dict], wrong: str) -> None:
+    """Lost, twice, another's, made up, ended for no reason, left, or a program that does not stand it."""
+    assert {wrong} == set(wrong_calls(*said))
