@@ -21,6 +21,7 @@ from ._futures import CallFuture, Register
 from ._passing import Passed, translate
 from ._results import Ends
 from ._sending import Outgoing
+from ._unread import UNREADABLE
 from .launchers import Launcher
 
 
@@ -92,7 +93,7 @@ class Kin(CrewVerbs):
 
     def _pass_on(self, row: Sequence[Any]) -> bool:
         """A call has crashed for the last time: whether it goes on in the fallback. The same again for one
-        that has been passed on."""
+        that has been passed on. What is no call that can be read stays."""
         target, key = self.fallback, row[3]
         if target is None or target._shutdown:
             return False
@@ -100,7 +101,14 @@ class Kin(CrewVerbs):
             if key in self._moved:
                 return True
             self._moved.add(key)
-        passed = translate(row, self._rush._store, target._rush._store, target._shelf)
+        try:
+            passed = translate(row, self._rush._store, target._rush._store, target._shelf)
+        except Exception as error:
+            with self._closing:
+                self._moved.discard(key)
+            if isinstance(error, (*UNREADABLE, KeyError)):
+                return False
+            raise
         if row[9] <= self._feed.began:
             # Nobody counts it any more.
             self._feed.expect(key)

@@ -11,6 +11,7 @@ import msgspec
 from ._store_base import EPOCHS
 from ._store_finished import Rows
 from ._store_reads import ReadVerbs, Standing
+from ._unread import UNREADABLE, Unread, plain_parts
 from ._wire import command
 
 
@@ -109,8 +110,8 @@ class CallVerbs(ReadVerbs):
         )
         self.heard(epoch)
         names = [key.decode() for key in keys]
-        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return self.heard(epoch), self.rows(rows), names, failed, conditions
+        failed, conditions = self._calls_failed(list(dict.fromkeys(names)))
+        return self.heard(epoch), self._calls_finished(rows), names, failed, conditions
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
         """Whether each was given to a collector."""
@@ -159,8 +160,36 @@ class CallVerbs(ReadVerbs):
         told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
         standing = self._standing(told)
         names = [key.decode() for key in keys]
-        failed, conditions = self.failed_by_key(list(dict.fromkeys(names)))
-        return Ended(standing, self.rows(rows), names, failed, conditions)
+        failed, conditions = self._calls_failed(list(dict.fromkeys(names)))
+        return Ended(standing, self._calls_finished(rows), names, failed, conditions)
+
+    def _calls_finished(self, records: list[bytes]) -> Rows:
+        """Finished rows. Of one that cannot be read, which may be anybody's, whoever looks at its results
+        hears so."""
+        try:
+            return self.rows(records)
+        except UNREADABLE as error:
+            if len(records) > 1:
+                return [row for record in records for row in self._calls_finished([record])]
+            row = plain_parts(records[0])
+            row[4] = row[10] = Unread(error)
+            return [row]
+
+    def _calls_failed(self, keys: Sequence[str]) -> tuple[Rows, list[dict[str, Any]]]:
+        """``failed_by_key``; of one that cannot be read, whoever looks at its inputs hears so."""
+        try:
+            return self.failed_by_key(keys)
+        except UNREADABLE as error:
+            if len(keys) > 1:
+                pairs = [pair for key in keys for pair in zip(*self._calls_failed([key]), strict=True)]
+                pairs.sort(key=lambda pair: (pair[0][9], pair[0][7]))
+                return [row for row, _ in pairs], [condition for _, condition in pairs]
+            (value,) = self.link.call(command("HMGET", self.keys["failed"], *keys))
+            if value is None:
+                return [], []
+            at, _size, condition, *parts = plain_parts(b"\x9c" + value)
+            parts[4] = Unread(error)
+            return [[*parts, at, None, None]], [condition]
 
     # --- collecting -------------------------------------------------------------------------------
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
-
-import msgspec
 
 from . import _inputs
 from ._forms import taken_task
@@ -19,10 +16,9 @@ from ._member import Verdict
 from ._reader import TaskReader
 from ._records import Task, TaskState
 from ._tables import StatedRow
-from .errors import CodecError, DataMissing, MissingExtra, RushlightError
+from ._unread import UNREADABLE, plain_parts
+from .errors import RushlightError
 
-#: What reading a record may raise that is the record's fault.
-_UNREADABLE: Final = (CodecError, MissingExtra, DataMissing)
 _log = logging.getLogger("rushlight")
 
 
@@ -39,7 +35,7 @@ class Taking(TaskReader):
         """The tasks of running records that were claimed; those that cannot be read fail now."""
         try:
             return self._read_taken(values) if values else []
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             if len(values) > 1:
                 return [task for value in values for task in self._taken([value])]
             self._refuse(values[0], error)
@@ -47,7 +43,7 @@ class Taking(TaskReader):
 
     def _refuse(self, value: bytes, error: RushlightError) -> None:
         """Of the record only its plain parts are read."""
-        _worker, attempt, _options, key, *_ = _plain_parts(b"\x99" + value)
+        _worker, attempt, _options, key, *_ = plain_parts(b"\x99" + value)
         _log.warning("task %s cannot be read, and fails: %s", key, error)
         self._held[key] = attempt
         condition = self._store.encode_condition(_inputs.condition(error))
@@ -71,10 +67,3 @@ class Taking(TaskReader):
             self._lease_thread.due_in(seconds)
         elif self.on_time_limit is not None:
             self.on_time_limit(seconds)
-
-
-def _nothing(_code: int, _data: memoryview) -> None:
-    return None
-
-
-_plain_parts: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(ext_hook=_nothing).decode

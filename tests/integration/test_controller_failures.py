@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from harness import run_python
-from rushlight import Controller
+from rushlight import Controller, Rush, RushWorker
 from rushlight.errors import LaunchError, TaskTimeout, WorkerCrashed
 from rushlight.launchers import Handle, HandleState, LocalLauncher, WorkerCommand
 
@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 SUBMITTER = """
 import sys, time
-from rushlight import Controller
+from rushlight import Controller, Rush, RushWorker
 
 def work(i):
     time.sleep(0.005)
@@ -229,7 +229,7 @@ def test_many_submit_and_many_collect(network: str) -> None:
     """Several processes submit to one network and several objects collect: each result once."""
     script = """
 import sys
-from rushlight import Controller
+from rushlight import Controller, Rush, RushWorker
 if __name__ == "__main__":
     with Controller(sys.argv[1], max_workers=2) as controller:
         futures = [controller.submit(divmod, i, 7) for i in range(200)]
@@ -245,3 +245,50 @@ if __name__ == "__main__":
         found: list[Any] = [*one.collect(), *two.collect()]
         assert len(found) == len({result.name for result in found})
         assert one.empty
+
+
+class Own:
+    """A value that only a signed pickle can hold."""
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_call_that_cannot_be_read_fails_alone(
+    network: str, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    """Pushed under another secret, or no call: it fails with the reason; worker and controller go on."""
+    monkeypatch.setenv("RUSHLIGHT_SECRET", "the secret of the network")
+    with (
+        Controller(network, max_workers=1) as controller,
+        Rush(network, secret="the secret of a stranger") as stranger,
+    ):
+        worker = controller.submit(os.getpid).result(PATIENCE)
+        tasks = stranger.push_tasks([{"x": Own()}, {"x": 1}, {"call": Own()}], max_retries=retries)
+        assert {worker} == {controller.submit(os.getpid).result(PATIENCE) for _ in range(5)}
+        result = stranger.wait_for_tasks(tasks, timeout=PATIENCE)
+        assert tasks == result.failed
+        conditions = [stranger.task(key).condition for key in tasks]
+        assert ["SignatureMismatch", "KeyError", "SignatureMismatch"] == [c["type"] for c in conditions]
+        assert {worker} == {controller.submit(os.getpid).result(PATIENCE) for _ in range(5)}
+        controller.push("mine", os.getpid)
+        found = [controller.pop(PATIENCE) for _ in range(1 + 5 + 5 + 1 + len(tasks))]
+        assert Counter(success=12, error=len(tasks)) == Counter(result.status for result in found)
+
+
+def test_a_crash_of_no_call_goes_nowhere(network: str) -> None:
+    """Of a task that somebody made by hand, whose worker is killed: the controller goes on, its fallback has
+    nothing to do with it."""
+    with (
+        Controller(f"{network}-b", max_workers=1) as fallback,
+        Controller(network, max_workers=1, fallback=fallback) as controller,
+        Rush(network) as rush,
+    ):
+        worker = controller.submit(os.getpid).result(PATIENCE)
+        with RushWorker(network) as hand:
+            key = hand.push_running_task({"x": 1})
+            rush.stop_workers("kill", [hand.worker_id])
+        assert worker == controller.submit(os.getpid).result(PATIENCE)
+        assert ["failed"] == rush.states([key])
+        found = [controller.pop(PATIENCE) for _ in range(3)]
+        assert Counter(success=2, crash=1) == Counter(result.status for result in found)
+    with Rush(f"{network}-b") as rush:
+        rush.reset()
