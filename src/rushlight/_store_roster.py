@@ -32,6 +32,8 @@ LETTERS = {
 #: What a network's log keeps, and what it leaves to each worker when many share it: lines, of which a long
 #: one counts once more for every KiB.
 LOG_LIMIT, LOG_SHARE = 20_000, 500
+#: Entries of the log that are read in one trip.
+LOG_PAGE = 1000
 #: What a card of an early release does not say.
 _UNTOLD = {"release": "", "python": ""}
 
@@ -232,9 +234,15 @@ class RosterVerbs(EndVerbs, ReadVerbs):
 
     def logs(self, after: str = "-") -> list[tuple[str, str, dict[str, Any]]]:
         """Log entries (id, worker id, entry) after an id, oldest first."""
-        start = after if after == "-" else f"({after}"
-        found = self.link.call(command("XRANGE", self.keys["logs"], start, "+"))
-        return [_log_entry(entry) for entry in found]
+        start, found = after if after == "-" else f"({after}", list[tuple[str, str, dict[str, Any]]]()
+        while True:
+            # In pages, or a process that reads a full log now and then grows for hours: what so many small
+            # pieces leave behind is not used again.
+            page = self.link.call(command("XRANGE", self.keys["logs"], start, "+", "COUNT", LOG_PAGE))
+            found += map(_log_entry, page)
+            if len(page) < LOG_PAGE:
+                return found
+            start = f"({found[-1][0]}"
 
     def wait_logs(self, after: str, seconds: float) -> bool:
         """Blocks until there are log entries after an id; False when the time ran out."""

@@ -8,9 +8,9 @@ from collections import Counter
 import msgspec
 import pytest
 
-from ground import Ground
+from ground import Ground, Stats
 from rushlight._names import new_sending
-from rushlight._store_roster import LOG_LIMIT
+from rushlight._store_roster import LOG_LIMIT, LOG_PAGE
 
 
 def say(ground: Ground, worker_id: str, *texts: str, most: int = 100, share: int = 10) -> None:
@@ -107,3 +107,15 @@ def test_a_real_log_keeps_what_it_says(ground: Ground) -> None:
         ground.store.add_logs("bob", [{"text": "line"}] * 1000)
     assert ["begin"] == said(ground, "ann")
     assert LOG_LIMIT - 1 == len(said(ground, "bob"))
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_long_log_is_read_in_pages(ground: Ground, more: int) -> None:
+    """All of it, once, in order, and no more of it in one trip than a page; from an entry on as well."""
+    texts = [str(i) for i in range(2 * LOG_PAGE + more)]
+    say(ground, "ann", *texts, most=10_000)
+    with Stats(ground.raw) as stats:
+        entries = ground.store.logs()
+    assert texts == [entry["text"] for _, _, entry in entries]
+    assert {"xrange": 2 if more < 0 else 3} == stats.calls
+    assert entries[5:] == ground.store.logs(entries[4][0])
