@@ -133,14 +133,14 @@ def test_a_name_is_taken_until_its_result_is_collected(controller: Controller) -
 
 def test_after_shutdown_no_call_is_taken(network: str) -> None:
     """``shutdown`` waits for what was submitted, and ends the workers."""
-    controller = Controller(network, max_workers=1)
-    futures = [controller.submit(square, x) for x in range(5)]
-    controller.shutdown()
-    assert [True] * 5 == [future.done() for future in futures]
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        controller.submit(square, 1)
-    with Rush(network) as rush:
-        assert [] == rush.running_worker_ids
+    with Controller(network, max_workers=1) as controller:
+        futures = [controller.submit(square, x) for x in range(5)]
+        controller.shutdown()
+        assert [True] * 5 == [future.done() for future in futures]
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            controller.submit(square, 1)
+        with Rush(network) as rush:
+            assert [] == rush.running_worker_ids
 
 
 def test_a_broadcast_reaches_every_worker_once(controller: Controller) -> None:
@@ -296,9 +296,9 @@ def test_results_as_a_table(controller: Controller) -> None:
 def test_nothing_is_left_of_its_processes(network: str, how: str) -> None:
     """Once a controller has ended, so have the processes it started, also as entries in the process table."""
     before = psutil.Process().children()
-    controller = Controller(network, max_workers=2, max_crashes=0)
-    assert [0, 1, 4] == list(controller.map(square, range(3)))
-    with pytest.raises(WorkerCrashed):
-        controller.submit(os._exit, 3).result(PATIENCE)
-    getattr(controller, how)()
-    assert before == psutil.Process().children()
+    with Controller(network, max_workers=2, max_crashes=0) as controller:
+        assert [0, 1, 4] == list(controller.map(square, range(3)))
+        with pytest.raises(WorkerCrashed):
+            controller.submit(os._exit, 3).result(PATIENCE)
+        getattr(controller, how)()
+        assert before == psutil.Process().children()

@@ -299,31 +299,31 @@ def test_calls_that_leave_by_the_back_door(executor: Controller) -> None:
 
 def test_shutdown_cancels_what_waits(home: Any, tmp_path: Any) -> None:
     """``shutdown(cancel_futures=True)`` cancels what waits and lets finish what runs."""
-    executor = Controller(max_workers=1)
-    gate = tmp_path / "gate"
-    running = executor.submit(wait_for, str(gate))
-    deadline = time.monotonic() + PATIENCE
-    while not running.running():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
-    waiting = [executor.submit(abs, -x) for x in range(5)]
-    closer = threading.Thread(target=lambda: executor.shutdown(cancel_futures=True))
-    closer.start()
-    done, _ = cf.wait(waiting, PATIENCE)
-    assert set(waiting) == done
-    gate.touch()
-    closer.join(PATIENCE)
-    assert [True] * 5 == [future.cancelled() for future in waiting]
-    assert str(gate) == running.result()
+    with Controller(max_workers=1) as executor:
+        gate = tmp_path / "gate"
+        running = executor.submit(wait_for, str(gate))
+        deadline = time.monotonic() + PATIENCE
+        while not running.running():
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
+        waiting = [executor.submit(abs, -x) for x in range(5)]
+        closer = threading.Thread(target=lambda: executor.shutdown(cancel_futures=True))
+        closer.start()
+        done, _ = cf.wait(waiting, PATIENCE)
+        assert set(waiting) == done
+        gate.touch()
+        closer.join(PATIENCE)
+        assert [True] * 5 == [future.cancelled() for future in waiting]
+        assert str(gate) == running.result()
 
 
 def test_shutdown_without_waiting(home: Any) -> None:
     """``shutdown(wait=False)`` returns at once, and what was submitted is done all the same."""
-    executor = Controller(max_workers=2)
-    values = executor.map(abs, range(-5, 5))
-    executor.shutdown(wait=False)
-    assert [abs(x) for x in range(-5, 5)] == list(values)
-    executor.shutdown()
+    with Controller(max_workers=2) as executor:
+        values = executor.map(abs, range(-5, 5))
+        executor.shutdown(wait=False)
+        assert [abs(x) for x in range(-5, 5)] == list(values)
+        executor.shutdown()
 
 
 def test_the_end_of_the_interpreter(home: Any) -> None:

@@ -79,12 +79,13 @@ def _children() -> set[str]:
 @pytest.fixture
 def no_leaks(session_home: Path) -> Iterator[None]:
     """After the test: no process, thread, connection or file that was not there before."""
-    children, sockets = _children(), _open_sockets()
+    children, sockets, threads = _children(), _open_sockets(), set(threading.enumerate())
     yield
     if _open_sockets() > sockets:
         gc.collect()
     assert sockets >= _open_sockets(), "a connection was left open"
-    assert [] == [t.name for t in threading.enumerate() if t.name.startswith("rushlight-")]
+    new = set(threading.enumerate()) - threads
+    assert [] == [thread.name for thread in new if thread.name.startswith("rushlight-")]
     assert _children() <= children
     assert {path.name for path in session_home.iterdir()} <= {"key"}
 
