@@ -17,7 +17,7 @@ from ._futures import Register
 from ._results import Ends, gone, status_of
 from ._store import Store
 from ._store_calls import Ended
-from .errors import RushlightError, StoreError, StoreUnavailable
+from .errors import StoreUnavailable
 
 _log = logging.getLogger("rushlight")
 #: Seconds a wait blocks at most before leases are looked at again.
@@ -202,9 +202,15 @@ class Feed:
                 pause = _RETRY
             except Interrupted:
                 return
-            except StoreError as error:
+            except StoreUnavailable as error:
                 if pause == _RETRY:
                     _log.warning("results cannot be read for now: %s", error)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY)
+            except Exception as error:
+                # What cannot be read now cannot be read later, and nobody is to wait for it in vain.
+                _log.exception("results of network %r cannot be read", self._store.network)
+                self._give_up(error)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RETRY)
 
@@ -272,12 +278,16 @@ class Feed:
         """The network was made anew. What was under way is not any more; a network that has only just begun
         had nothing."""
         if self._epoch:
-            error: RushlightError = gone(self._store.network)
-            with self._changed:
-                self._unnamed = self._adopted = self._before = 0
-                self._named.clear()
-            for future in self._register.take_all():
-                future._end(None, error)
+            self._give_up(gone(self._store.network))
         self._epoch, self._finished, self._failures = epoch, 0, 0
         with self._changed:
             self._tell()
+
+    def _give_up(self, error: Exception) -> None:
+        """Nothing that is under way will be heard of."""
+        with self._changed:
+            self._unnamed = self._adopted = self._before = 0
+            self._named.clear()
+            self._tell()
+        for future in self._register.take_all():
+            future._end(None, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 
 from harness import run_python
 from rushlight import Controller, Rush, RushWorker
@@ -34,6 +36,7 @@ if __name__ == "__main__":
     controller = Controller(network, max_workers=2, idle_timeout=20)
     for i in range(start, start + n):
         controller.push(f"call-{i}", work, i)
+        len(controller)  # asks the server, which has the call by then
         print("pushed", i, flush=True)
     while True:
         result = controller.pop(1)
@@ -292,3 +295,20 @@ def test_a_crash_of_no_call_goes_nowhere(network: str) -> None:
         assert Counter(success=2, crash=1) == Counter(result.status for result in found)
     with Rush(f"{network}-b") as rush:
         rush.reset()
+
+
+def test_results_that_cannot_be_read_keep_nobody_waiting(network: str, server: redis.Redis) -> None:
+    """Somebody has written nonsense among the results: the futures that wait say so, and shutdown returns."""
+    controller = Controller(network, max_workers=1)
+    try:
+        controller.submit(os.getpid).result(PATIENCE)
+        waiting = controller.submit(hold)
+        server.rpush(f"rl:{{{network}}}:finished", b"nonsense")
+        assert waiting.exception(PATIENCE) is not None
+    finally:
+        controller.terminate()
+
+
+def hold() -> None:
+    """Takes longer than anybody waits."""
+    threading.Event().wait(600)

@@ -6,6 +6,7 @@ import pytest
 
 from ground import Ground, Tape, lose_reply, new_tasks
 from harness import Background, keys_of
+from rushlight import Rush
 from rushlight.errors import WorkerLost
 
 
@@ -120,8 +121,8 @@ def test_sequence_numbers_follow_creation(ground: Ground) -> None:
     keys = ground.push(2) + ground.begin(worker, 2)
     ground.store.record(batch := ground.encode(2), "f", [ground.payload()] * 2)
     keys += batch.keys
-    view = ground.store.view(["queued", "running", "finished", "failed"])
-    seqs = {row[3]: row[7] for row in [*view.queued, *view.running, *view.finished]}
+    with Rush(ground.network, ground.url) as rush:
+        seqs = {task.key: task.seq for task in rush.fetch_tasks(as_="tasks")}
     assert keys == sorted(seqs, key=seqs.__getitem__)
     assert [1, 2, 3, 4, 5, 6] == sorted(seqs.values())
 

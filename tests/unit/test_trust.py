@@ -124,7 +124,7 @@ def test_bad_settings_are_refused(secret: object, network: object) -> None:
 
 def test_another_python_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A genuine pickle of another minor version says so; raw bodies do not care."""
-    monkeypatch.setattr(trust_module, "_PYTHON", "3.9")
+    monkeypatch.setattr(trust_module, "PYTHON", "3.9")
     pickled, raw = trust.dumps("loop", [1]), trust.seal("loop", b"raw")
     monkeypatch.undo()
     with pytest.raises(DecodeError, match=r"loop was pickled by Python 3\.9"):
