@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from harness import Server, binaries  # noqa: E402
 from rushlight import Rush, RushWorker, __version__  # noqa: E402
 from rushlight._keys import CATALOGUE, Keys  # noqa: E402
 from rushlight._store_base import FORMAT  # noqa: E402
+from rushlight._store_calls import Collecting  # noqa: E402
+from rushlight._usage import Sampler  # noqa: E402
 
 MEMBERS = ("ann", "bob")
 #: Seconds, about thirty years: leases and limits of what is stored are never over.
@@ -63,7 +66,10 @@ def fill(url: str) -> None:
         for name, score in BOARD:
             ann.leaderboard("best").add(name, score)
         ann._store.add_logs("ann", [LINE])
-        rush._store.collect("a collector", 1, [key])
+        rush._store.collect(Collecting("collector", "host:1"), 1, [key])
+        rush._store.keep_broadcast("1", b"\x80")
+        sample = Sampler().sample(os.getpid())
+        rush._store.beat([("ann", ann._member.card.token)], AGES, {"ann": sample} if sample else {})
         rush._store.keep_launches({"launched": b"\x80"})
         # No word of leaving: it is at work in what is stored.
         ann._lease_thread.stop()
