@@ -125,7 +125,7 @@ class CrewVerbs:
         for one in self._family():
             one._sender.flush()
             one._collector.settle()
-            total += one._rush.counts().total - one._rush._store.n_collected()
+            total += one._rush._store.uncollected()
         return total
 
     def __bool__(self) -> bool:

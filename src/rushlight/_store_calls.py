@@ -120,10 +120,12 @@ class CallVerbs(ReadVerbs):
         found = self.link.call(command("HMGET", self.keys["collected"], *keys))
         return [given is not None for given in found]
 
-    def n_collected(self) -> int:
-        """How many ended tasks were given to collectors."""
-        number: int = self.link.call(command("HLEN", self.keys["collected"]))
-        return number
+    def uncollected(self) -> int:
+        """How many tasks, in any state, no collector was given, at one instant."""
+        held = [("HLEN", self.keys[name]) for name in ("queued", "running", "failed", "collected")]
+        *lengths, collected, finished = self.transaction(*held, ("LLEN", self.keys["finished"]))
+        total: int = sum(lengths) + finished - collected
+        return total
 
     def collectors(self) -> tuple[float, list[Collecting]]:
         """The server's time, and everybody who collects, or has and did not say goodbye."""

@@ -500,7 +500,7 @@ READS: tuple[Row, ...] = (
     Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
     Row("Store.broadcasts", lambda s: s.store.broadcasts()),
-    Row("Store.n_collected", lambda s: s.store.n_collected()),
+    Row("Store.uncollected", lambda s: s.store.uncollected()),
     Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),
     Row("Store.given_to", lambda s: s.store.given_to(Collecting("c0", "host:1:1"))),
     Row("Store.crew", lambda s: replace(s.store.crew(), epoch="")),
