@@ -67,7 +67,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "current": ("control", "events", "orders", "answers"),
     "log": ("control", "logs", "shares", "answers"),
     "together": (),
-    "collect": ("control", "collected"),
+    "collect": ("control", "collected", "index"),
     "uncollect": ("control", "collected"),
     "keep:launches": ("control", "launches"),
     "crew": ("control", "queued", "running", "leases", "launches", "tallies"),

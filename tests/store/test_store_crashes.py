@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ground import Ground
+from ground import Ground, new_tasks
 from rushlight._member import Member
 from rushlight._records import Exit, WorkerState
 from rushlight._store_calls import Collecting
@@ -107,7 +107,9 @@ def test_each_result_goes_to_one_collector(ground: Ground) -> None:
     """Who asks second gets nothing, who asks again the same; what one that is gone held is given back."""
     store = ground.store
     store.write(store.scripts.keep_spec)
+    store.record(new_tasks(*"abcd"), "f", [ground.payload()] * 4)
     one, two = Collecting("one", "host:1:1"), Collecting("two", "host:2:2")
+    assert [False] == store.collect(one, 1, ["never sent"])
     assert [True, True] == store.collect(one, 1, ["a", "b"])
     assert [True, True] == store.collect(one, 1, ["a", "b"])
     assert [False, True] == store.collect(two, 1, ["a", "c"])
