@@ -127,8 +127,11 @@ def in_step(guarded: Guarded, master: int) -> bool:
 
 def knows_all(guarded: Guarded, port: int) -> bool:
     """Whether a sentinel has met the replica and the other sentinels."""
-    facts = guarded.ask(port, "SENTINEL", "MASTER", SERVICE)
-    return int(facts["num-slaves"]) >= 1 and int(facts["num-other-sentinels"]) == 2
+    told = guarded.ask(port, "SENTINEL", "MASTER", SERVICE)
+    # Releases of redis-py differ in what they make of the answer.
+    facts = dict(zip(told[::2], told[1::2], strict=True)) if isinstance(told, list) else told
+    found = {name.decode() if isinstance(name, bytes) else name: value for name, value in facts.items()}
+    return int(found["num-slaves"]) >= 1 and int(found["num-other-sentinels"]) == 2
 
 
 def serve(worker: RushWorker) -> None:
