@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
+from ._usage import MAXRSS
 from .errors import ConfigError
 
 #: Characters of what a call prints, and warnings, that its result keeps.
 _PRINTED: Final = 65536
 _WARNINGS: Final = 50
 _WARNING_TEXT: Final = 2048
-#: ``ru_maxrss`` is in KiB, on macOS in bytes.
-_MAXRSS: Final = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class Meter:
         self.told = {
             "seconds": seconds,
             "cpu_seconds": usage.ru_utime + usage.ru_stime - self._cpu,
-            "peak_memory": usage.ru_maxrss * _MAXRSS,
+            "peak_memory": usage.ru_maxrss * MAXRSS,
             "pid": os.getpid(),
         }
 
@@ -249,4 +248,4 @@ def _resident() -> int:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS

@@ -17,7 +17,7 @@ import msgspec
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 #: ``ru_maxrss`` is in bytes on macOS, in KiB elsewhere.
-_MAXRSS = 1 if sys.platform == "darwin" else 1024
+MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +78,5 @@ def _read(pid: int) -> Sample | None:
 
 def _own() -> Sample:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    peak = used.ru_maxrss * _MAXRSS
+    peak = used.ru_maxrss * MAXRSS
     return Sample(peak, peak, used.ru_utime + used.ru_stime)
