@@ -91,8 +91,9 @@ def as_markdown(whole: dict[str, Any]) -> str:
     ]
     for one in found:
         quiet = one["quiet"]
-        told = f"failed: {one['error']} | | "
-        if quiet:
+        if "error" in one:
+            told = f"failed: {one['error']} | | "
+        else:
             names = ("load_at_start", "cores_used_by_others", "cores_used_by_this_run")
             told = " | ".join(str(quiet[name]) for name in names)
         lines.append(f"| `{' '.join([one['program'], *one['flags']])}` | {one['seconds']} | {told} |")

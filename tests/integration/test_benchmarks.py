@@ -64,6 +64,15 @@ def test_every_program_of_rows_is_in_the_table() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(320)
+def test_the_table_is_made_of_programs_that_ran_and_of_those_that_did_not() -> None:
+    """The page has a line for each program, with the cores that others used or with what went wrong."""
+    found = run("table.py", "--small", "--format", "markdown", "workers")
+    assert "| `bench_workers.py --small` |" in found
+    assert "failed:" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(320)
 def test_simulated_workers_work_in_every_style() -> None:
     """A small scale test has a point for each style and length of sleep, tasks were done in it, and no worker
     worked more than all of its time."""
