@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from chaos.ledger import Program
 from chaos.work import LEASE, do, own_ledger
 from rushlight import Controller
 from rushlight.errors import RushlightError, StoreError
@@ -30,25 +31,17 @@ _MOST = 60
 _PATIENCE = 60.0
 
 
-class Caller:
+class Caller(Program):
     """Submits, collects, reads futures, maps and cancels, whatever happens."""
 
     def __init__(self, name: str, controller: Controller, seed: str) -> None:
+        super().__init__()
         self.controller = controller
         self.rng = random.Random(seed)
         self.ledger = own_ledger(name)
         self.stem = f"{name}.{os.getpid()}"
         self.serial = 0
         self.held: deque[tuple[str, concurrent.futures.Future[Any]]] = deque(maxlen=30)
-        self.resting = self.over = False
-        signal.signal(signal.SIGUSR1, self._rest)
-        signal.signal(signal.SIGTERM, self._stop)
-
-    def _rest(self, *_: object) -> None:
-        self.resting = True
-
-    def _stop(self, *_: object) -> None:
-        self.over = True
 
     def run(self) -> None:
         """Until it is told to rest, when it collects all there is; and to end, when it makes its last calls

@@ -7,10 +7,11 @@ its future. Only what a killed program had been given last may have been given t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.ledger import Account
 from chaos.work import answer
 
 
@@ -27,7 +28,7 @@ class Taken:
 
 
 @dataclass
-class CallLedgers:
+class CallLedgers(Account):
     """The lines of all ledgers that tell of calls."""
 
     #: Calls that were to be made: name -> kind.
@@ -46,14 +47,6 @@ class CallLedgers:
     #: What each program said was left when it had collected all there was.
     left: list[int] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]]) -> CallLedgers:
-        """Sorts them; lines of one process in its order."""
-        found = cls()
-        for line in lines:
-            found._take(line)
-        return found
 
     def _take(self, line: Mapping[str, Any]) -> None:
         what = line["what"]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.ledger import Account
 from chaos.work import answer
 
 
@@ -28,7 +29,7 @@ class Final:
 
 
 @dataclass
-class Ledgers:
+class Ledgers(Account):
     """The lines of all ledgers, by what they say."""
 
     intended: set[str] = field(default_factory=set)
@@ -44,14 +45,6 @@ class Ledgers:
     errors: Counter[str] = field(default_factory=Counter)
     #: Names of tasks with a time limit.
     limited: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]]) -> Ledgers:
-        """Sorts them."""
-        found = cls()
-        for line in lines:
-            found._take(line)
-        return found
 
     def _take(self, line: Mapping[str, Any]) -> None:
         what = line["what"]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class Ledger:
@@ -45,3 +46,33 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
                 # A process may have been killed within the write of its last line.
                 if line.endswith("\n"):
                     yield json.loads(line)
+
+
+class Account:
+    """Lines, sorted by what they say."""
+
+    @classmethod
+    def of(cls, lines: Iterable[Mapping[str, Any]]) -> Self:
+        """Sorts them; lines of one process in its order."""
+        found = cls()
+        for line in lines:
+            found._take(line)
+        return found
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class Program:
+    """What the driver tells a program by signals: SIGUSR1 to rest, SIGTERM to come to an end."""
+
+    def __init__(self) -> None:
+        self.resting = self.over = False
+        signal.signal(signal.SIGUSR1, self._rest)
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _rest(self, *_: object) -> None:
+        self.resting = True
+
+    def _stop(self, *_: object) -> None:
+        self.over = True

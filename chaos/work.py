@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import sys
 import time
 import zlib
 from collections.abc import Callable
 from typing import Any
 
-from chaos.ledger import Ledger
+from chaos.ledger import Ledger, Program
 from rushlight import Rush, RushWorker, worker_loop
 from rushlight.errors import RushlightError
 
@@ -121,10 +120,11 @@ def search(worker: RushWorker) -> None:
 LOOPS: tuple[Callable[..., Any], ...] = (serve, search, worker_loop(do))
 
 
-class Manager:
+class Manager(Program):
     """Pushes, reads, retries, cancels, and keeps workers up, whatever happens."""
 
     def __init__(self, name: str, rush: Rush, seed: str) -> None:
+        super().__init__()
         self.name = name
         self.rush = rush
         self.rng = random.Random(seed)
@@ -133,15 +133,6 @@ class Manager:
         self.mine: list[str] = []
         self.serial = 0
         self.looked_at = 0.0
-        self.resting = self.over = False
-        signal.signal(signal.SIGUSR1, self._rest)
-        signal.signal(signal.SIGTERM, self._stop)
-
-    def _rest(self, *_: object) -> None:
-        self.resting = True
-
-    def _stop(self, *_: object) -> None:
-        self.over = True
 
     def run(self) -> None:
         """Until it is told to rest, when it only reads, and to end; then what is new is read once more."""

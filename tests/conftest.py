@@ -20,6 +20,7 @@ import psutil
 import pytest
 import redis
 
+from harness import Server, binaries
 from rushlight import Rush, RushWorker, plan
 from rushlight._server import ensure_server, stop_server
 
@@ -80,6 +81,20 @@ def home(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     return shared_home
+
+
+@pytest.fixture
+def own(home: Path) -> Iterator[Callable[..., Server]]:
+    """``own(*options)``: a server of the test's own."""
+    started: list[Server] = []
+
+    def start(*options: str) -> Server:
+        started.append(Server(str(binaries()["valkey"]), *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ import msgspec
 import psutil
 import redis
 
+from rushlight import Rush, RushWorker, Task
 from rushlight._server import find_binary
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -146,6 +147,26 @@ def run_python(code: str, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
         text=True,
         **kwargs,
     )
+
+
+def serve(worker: RushWorker) -> None:
+    """Gives back what it gets."""
+    while not worker.terminated:
+        task = worker.pop_task(timeout=1)
+        if task is not None:
+            worker.finish_task(task.key, {"y": task.xs["x"]})
+
+
+def settled(rush: Rush, keys: list[str]) -> list[Task]:
+    """The tasks, once each has finished or failed for good."""
+    result = rush.wait_for_tasks(keys, timeout=60)
+    assert "done" == result.reason
+    return [rush.task(key) for key in keys]
+
+
+def message(task: Task) -> str:
+    """Why the task failed last."""
+    return (task.condition or {})["message"]
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 60.0) -> str:

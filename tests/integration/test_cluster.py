@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from harness import serve
 from harness import wait_until as until
-from rushlight import Rush, RushWorker
+from rushlight import Rush
 
 SLOTS = (0, 5461, 10922, 16384)
 
@@ -73,14 +74,6 @@ def answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.ConnectionError:
         return False
-
-
-def serve(worker: RushWorker) -> None:
-    """Gives back what it gets."""
-    while not worker.terminated:
-        task = worker.pop_task(timeout=1)
-        if task is not None:
-            worker.finish_task(task.key, {"y": task.xs["x"]})
 
 
 @pytest.mark.slow

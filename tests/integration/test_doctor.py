@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,17 @@ from typing import Any
 import pytest
 
 from ground import Ground
-from harness import Server, binaries
+from harness import Server
 from rushlight import Rush, RushWorker, WorkerState
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``own(*options)``: a server of the test's own."""
+def own(own: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Server]:
+    """The same, for a user who has nothing else yet: no settings, and no embedded server."""
     monkeypatch.setenv("RUSHLIGHT_HOME", str(tmp_path / "home"))
     for name in ("RUSHLIGHT_URL", "REDIS_URL", "RUSHLIGHT_SECRET", "RUSHLIGHT_NETWORK"):
         monkeypatch.delenv(name, raising=False)
-    started: list[Server] = []
-
-    def start(*options: str) -> Server:
-        started.append(Server(str(binaries()["valkey"]), *options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
+    return own
 
 
 def doctor(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -58,7 +50,7 @@ def test_the_embedded_server_is_well(network: str) -> None:
     assert "Everything is as it should be." == said.splitlines()[-1]
 
 
-def test_a_server_that_forgets(own: Any) -> None:
+def test_a_server_that_forgets(own: Callable[..., Server]) -> None:
     """An eviction policy is a problem, no persistence a warning; nothing is said twice."""
     server = own("--maxmemory-policy", "allkeys-lru")
     code, found = doctor("--url", server.url)
@@ -69,7 +61,7 @@ def test_a_server_that_forgets(own: Any) -> None:
         assert [] == raw.keys("*")
 
 
-def test_a_server_whose_memory_is_short(own: Any) -> None:
+def test_a_server_whose_memory_is_short(own: Callable[..., Server]) -> None:
     """It is told before it is full."""
     server = own()
     with server.client() as raw:
@@ -78,7 +70,7 @@ def test_a_server_whose_memory_is_short(own: Any) -> None:
     assert (0, "warning") == (code, found["memory"]["level"])
 
 
-def test_a_replica(own: Any) -> None:
+def test_a_replica(own: Callable[..., Server]) -> None:
     """It cannot be written to, and is named as what it is."""
     master, replica = own(), own()
     replica.client().execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -87,14 +79,14 @@ def test_a_replica(own: Any) -> None:
     assert 0 == doctor("--url", master.url)[0]
 
 
-def test_nobody_there(own: Any, tmp_path: Path) -> None:
+def test_nobody_there(own: Callable[..., Server], tmp_path: Path) -> None:
     """One problem, without the password."""
     code, found = doctor("--url", f"unix://:hidden-word@{tmp_path}/nowhere")
     assert (1, "problem") == (code, found["server reached"]["level"])
     assert "hidden-word" not in json.dumps(found)
 
 
-def test_an_account_with_few_rights(own: Any) -> None:
+def test_an_account_with_few_rights(own: Callable[..., Server]) -> None:
     """What it may not ask is left out; the rest is looked at."""
     server = own()
     with server.client() as raw:
@@ -105,7 +97,7 @@ def test_an_account_with_few_rights(own: Any) -> None:
     assert "ok" == found["clock"]["level"]
 
 
-def test_networks_and_workers(own: Any, network: str) -> None:
+def test_networks_and_workers(own: Callable[..., Server], network: str) -> None:
     """Networks are counted with their tasks; a worker of another release and Python is named."""
     server = own()
     ground = Ground(server, network)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,12 @@ import pytest
 import redis
 from chaos.proxy import FaultProxy
 
-from harness import Server, account, binaries
+from harness import Server, account
 from rushlight import Rush, RushWorker
 from rushlight.errors import DataMissing
 
 Wait = Callable[..., None]
 Processes = Callable[[str], list[psutil.Process]]
-
-
-@pytest.fixture
-def machine(home: Path) -> Iterator[Callable[..., Server]]:
-    """``machine(*options)``: a server of the test's own."""
-    started: list[Server] = []
-
-    def start(*options: str) -> Server:
-        started.append(Server(str(binaries()["valkey"]), *options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
 
 
 def written(server: Server) -> Path:
@@ -79,10 +65,10 @@ def fill(rush: Rush, worker: RushWorker, n: int) -> None:
         worker.finish_task(worker.pop_task().key, {"y": "popped"})
 
 
-def test_a_machine_dies_within_the_last_second(machine: Callable[..., Server]) -> None:
+def test_a_machine_dies_within_the_last_second(own: Callable[..., Server]) -> None:
     """``everysec``: whatever byte the disk had come to, all that was safe is there, of the last second there
     is a beginning, every task is in one state and its books agree, and work goes on."""
-    server = machine("--appendonly", "yes", "--appendfsync", "everysec")
+    server = own("--appendonly", "yes", "--appendfsync", "everysec")
     with Rush("study", server.url) as rush, RushWorker("study", server.url, lease=600.0) as worker:
         fill(rush, worker, 12)
         sure = everything(rush)
@@ -115,9 +101,9 @@ def test_a_machine_dies_within_the_last_second(machine: Callable[..., Server]) -
     server.start()
 
 
-def test_a_result_that_was_lost_is_sent_again(machine: Callable[..., Server]) -> None:
+def test_a_result_that_was_lost_is_sent_again(own: Callable[..., Server]) -> None:
     """The machine forgot a result it had confirmed: the worker that still is there may say it once more."""
-    server = machine("--appendonly", "yes", "--appendfsync", "everysec")
+    server = own("--appendonly", "yes", "--appendfsync", "everysec")
     with Rush("study", server.url) as rush, RushWorker("study", server.url, lease=600.0) as worker:
         key = worker.push_running_task({"x": 1})
         floor = safe(server)
@@ -132,9 +118,9 @@ def test_a_result_that_was_lost_is_sent_again(machine: Callable[..., Server]) ->
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec"])
-def test_what_is_confirmed_is_on_the_disk(machine: Callable[..., Server], policy: str) -> None:
+def test_what_is_confirmed_is_on_the_disk(own: Callable[..., Server], policy: str) -> None:
     """``always``: before the answer, each time, so that a machine's death takes nothing. Else maybe later."""
-    server = machine("--appendonly", "yes", "--appendfsync", policy)
+    server = own("--appendonly", "yes", "--appendfsync", policy)
     with Rush("study", server.url) as rush, RushWorker("study", server.url, lease=600.0) as worker:
         safe(server)
         at_once = []
@@ -168,10 +154,10 @@ def stay(worker):
 
 
 def test_a_server_that_keeps_nothing_dies(
-    machine: Callable[..., Server], wait_until: Wait, processes: Processes
+    own: Callable[..., Server], wait_until: Wait, processes: Processes
 ) -> None:
     """``appendonly no``: the network is gone. Waits say so, workers end, nobody writes to what is no more."""
-    server = machine("--appendonly", "no")
+    server = own("--appendonly", "no")
     with Rush("forgotten", server.url) as rush:
         rush.start_workers(stay, 2, lease=1)
         rush.wait_for_workers(2)
@@ -219,11 +205,11 @@ def far(worker):
 
 
 def test_a_partition(
-    machine: Callable[..., Server], tmp_path: Path, wait_until: Wait, processes: Processes
+    own: Callable[..., Server], tmp_path: Path, wait_until: Wait, processes: Processes
 ) -> None:
     """A host cannot reach the server for longer than the lease: its workers are lost, their tasks go on
     elsewhere. When the line is back their results are refused, their processes end, its manager goes on."""
-    server = machine()
+    server = own()
     proxy = FaultProxy(str(server.socket))
     try:
         with Rush("parted", server.url) as near, Rush("parted", proxy.url) as away:

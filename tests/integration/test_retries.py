@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness import Background
-from rushlight import Rush, RushWorker, Task
+from harness import Background, message, settled
+from rushlight import Rush, RushWorker
 from rushlight.errors import UnknownKey
 
 Wait = Callable[..., None]
@@ -44,23 +44,11 @@ def start(rush: Rush, n: int = 1, **options: Any) -> list[str]:
     return ids
 
 
-def ended(rush: Rush, keys: list[str]) -> list[Task]:
-    """The tasks, once each has finished or failed for good."""
-    result = rush.wait_for_tasks(keys, timeout=60)
-    assert "done" == result.reason
-    return [rush.task(key) for key in keys]
-
-
-def message(task: Task) -> str:
-    """Why the task failed last."""
-    return (task.condition or {})["message"]
-
-
 def test_failures_are_tried_again_up_to_the_limit(rush: Rush) -> None:
     """Each task by its own: some make it, one has no attempt left, one never had another."""
     start(rush, 2)
     keys = rush.push_tasks([{"fail": n} for n in (0, 2, 3, 1)], max_retries=[0, 2, 2, 0])
-    tasks = ended(rush, keys)
+    tasks = settled(rush, keys)
     assert ["finished", "finished", "failed", "failed"] == [task.state for task in tasks]
     assert [1, 3, 3, 1] == [task.attempt for task in tasks]
     assert ["failure 3", "failure 1"] == [message(task) for task in tasks[2:]]
@@ -73,8 +61,8 @@ def test_pauses_grow(rush: Rush) -> None:
     start(rush)
     (key,) = rush.push_tasks([{"fail": 2}], max_retries=2, backoff=0.2)
     others = rush.push_tasks([{"x": 1}] * 3)
-    ended(rush, others)
-    (task,) = ended(rush, [key])
+    settled(rush, others)
+    (task,) = settled(rush, [key])
     assert 3 == task.attempt
     # The server's clock: nothing is measured here.
     assert (task.started_at or 0) - (task.created_at or 0) >= 0.6
@@ -86,7 +74,7 @@ def test_a_lost_worker_leaves_its_task_to_others(rush: Rush, max_restarts: int) 
     """``on_lost="requeue"``: with others there, or itself started again."""
     start(rush, 3 if max_restarts == 0 else 1, max_restarts=max_restarts, on_lost="requeue")
     (key,) = rush.push_tasks([{"die": 2}], max_retries=2)
-    (task,) = ended(rush, [key])
+    (task,) = settled(rush, [key])
     assert ("finished", 3) == (task.state, task.attempt)
 
 
@@ -94,7 +82,7 @@ def test_without_the_policy_a_loss_is_final(rush: Rush) -> None:
     """``max_retries`` alone brings nothing back from a lost worker."""
     start(rush, max_restarts=1)
     (key,) = rush.push_tasks([{"die": 1}], max_retries=5)
-    (task,) = ended(rush, [key])
+    (task,) = settled(rush, [key])
     assert ("failed", 1) == (task.state, task.attempt)
     assert "Worker has crashed or was killed" == message(task)
     assert signal.SIGKILL == (task.condition or {})["signal"]
@@ -105,10 +93,10 @@ def test_a_poison_task_stops_at_its_limit(rush: Rush) -> None:
     ids = start(rush, 2, max_restarts=10, on_lost="requeue")
     (poison,) = rush.push_tasks([{"die": 99}], max_retries=3)
     others = rush.push_tasks([{"x": i} for i in range(6)])
-    tasks = ended(rush, [poison, *others])
+    tasks = settled(rush, [poison, *others])
     assert ("failed", 4) == (tasks[0].state, tasks[0].attempt)
     assert ["finished"] * 6 == [task.state for task in tasks[1:]]
-    last = ended(rush, rush.push_tasks([{"x": 1}] * 2, workers=ids))
+    last = settled(rush, rush.push_tasks([{"x": 1}] * 2, workers=ids))
     assert ids == [task.worker_id for task in last]
 
 
@@ -121,7 +109,7 @@ def test_a_poison_task_and_workers_without_a_second_life(rush: Rush) -> None:
     assert ("queued", 3) == (rush.task(key).state, rush.task(key).attempt)
     # A worker without the policy makes its attempt the last.
     start(rush)
-    (task,) = ended(rush, [key])
+    (task,) = settled(rush, [key])
     assert ("failed", 3) == (task.state, task.attempt)
 
 

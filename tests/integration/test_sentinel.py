@@ -17,8 +17,8 @@ import pytest
 import redis
 from test_cluster import answers, free_ports
 
-from harness import binaries, wait_until
-from rushlight import Rush, RushWorker
+from harness import binaries, serve, wait_until
+from rushlight import Rush
 from rushlight._sentinel import SentinelUrl
 from rushlight.errors import ConfigError, StoreUnavailable
 
@@ -132,14 +132,6 @@ def knows_all(guarded: Guarded, port: int) -> bool:
     facts = dict(zip(told[::2], told[1::2], strict=True)) if isinstance(told, list) else told
     found = {name.decode() if isinstance(name, bytes) else name: value for name, value in facts.items()}
     return int(found["num-slaves"]) >= 1 and int(found["num-other-sentinels"]) == 2
-
-
-def serve(worker: RushWorker) -> None:
-    """Gives back what it gets."""
-    while not worker.terminated:
-        task = worker.pop_task(timeout=1)
-        if task is not None:
-            worker.finish_task(task.key, {"y": task.xs["x"]})
 
 
 @pytest.mark.slow

@@ -74,6 +74,17 @@ def python(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def at_once(code: str, n: int) -> set[str]:
+    """What ``n`` processes print that run the code at the same instant."""
+    users = [python(f"print('here', flush=True); sys.stdin.readline(); {code}") for _ in range(n)]
+    assert ["here\n"] * n == [user.stdout.readline() for user in users if user.stdout]
+    for user in users:
+        assert user.stdin
+        user.stdin.write("go\n")
+        user.stdin.flush()
+    return {user.communicate(timeout=30)[0] for user in users}
+
+
 def program(home: Path, text: str) -> str:
     """An executable script, to be used as server."""
     path = home.parent / "program"
@@ -169,14 +180,7 @@ def test_server_has_nothing_of_its_starter(home: Path, monkeypatch: pytest.Monke
 
 def test_simultaneous_first_uses_give_one_server(home: Path) -> None:
     """Eight processes that need a server at the same instant get the same one."""
-    code = "print('here', flush=True); sys.stdin.readline(); ensure_server(); print(server_status().pid)"
-    users = [python(code) for _ in range(8)]
-    assert ["here\n"] * 8 == [user.stdout.readline() for user in users if user.stdout]
-    for user in users:
-        assert user.stdin
-        user.stdin.write("go\n")
-        user.stdin.flush()
-    answers = {user.communicate(timeout=30)[0] for user in users}
+    answers = at_once("ensure_server(); print(server_status().pid)", 8)
     assert {f"{server_status().pid}\n"} == answers
     assert 2 == len(processes(home))
 
@@ -629,14 +633,8 @@ def test_ordinary_user(home: Path) -> None:
 
 def test_key_is_one_for_all_who_ask_at_once(home: Path) -> None:
     """Eight processes that need the key at the same instant read the same 32 bytes."""
-    code = "print('here', flush=True); sys.stdin.readline(); print(key_file().hex())"
-    users = [python(code) for _ in range(8)]
-    assert ["here\n"] * 8 == [user.stdout.readline() for user in users if user.stdout]
-    for user in users:
-        assert user.stdin
-        user.stdin.write("go\n")
-        user.stdin.flush()
-    assert {key_file().hex() + "\n"} == {user.communicate(timeout=30)[0] for user in users}
+    answers = at_once("print(key_file().hex())", 8)
+    assert {key_file().hex() + "\n"} == answers
     assert 32 == len(key_file())
     assert 0o600 == (home / "key").stat().st_mode & 0o777
     assert ["key"] == [name.name for name in home.iterdir()]

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from rushlight import Rush, RushWorker, Task
+from harness import message, settled
+from rushlight import Rush, RushWorker
 
 Wait = Callable[..., None]
 
@@ -55,18 +56,6 @@ def pids(rush: Rush) -> dict[str, int]:
     return {info.worker_id: info.pid for info in rush.fetch_workers(as_="tasks")}
 
 
-def ended(rush: Rush, keys: list[str]) -> list[Task]:
-    """The tasks, once each has finished or failed for good."""
-    result = rush.wait_for_tasks(keys, timeout=60)
-    assert "done" == result.reason
-    return [rush.task(key) for key in keys]
-
-
-def message(task: Task) -> str:
-    """Why the task failed."""
-    return (task.condition or {})["message"]
-
-
 @pytest.mark.parametrize(
     ("how", "limit", "said"),
     [("python", 0.5, "0.5"), ("native", 1, "1"), ("native", 1.0, "1"), ("busy", 0.25, "0.25")],
@@ -78,13 +67,13 @@ def test_a_task_that_runs_too_long_is_ended(
     they are, and what is queued behind it is done."""
     before = start(rush, 2)
     late = rush.push_tasks([{"how": how}], timeout=limit)
-    (task,) = ended(rush, late)
+    (task,) = settled(rush, late)
     assert f"Task timed out after {said} seconds" == message(task)
     assert ("TaskTimeout", limit) == ((task.condition or {})["type"], (task.condition or {})["timeout"])
     victim = task.worker_id
     assert victim is not None
     # One for each worker, so that both have to be there.
-    after = ended(rush, rush.push_tasks([{"x": 1}] * 2, workers=list(before), timeout=60))
+    after = settled(rush, rush.push_tasks([{"x": 1}] * 2, workers=list(before), timeout=60))
     assert list(before) == [task.worker_id for task in after]
     assert pids(rush) == {task.worker_id: (task.ys or {})["pid"] for task in after}
     assert [victim] == [worker_id for worker_id, pid in pids(rush).items() if pid != before[worker_id]]
@@ -96,8 +85,8 @@ def test_in_time_is_in_time(rush: Rush, wait_until: Wait) -> None:
     """A limit that is kept ends nobody, also when it runs out afterwards."""
     before = start(rush)
     keys = rush.push_tasks([{"x": 1}] * 5, timeout=0.5)
-    assert ["finished"] * 5 == [task.state for task in ended(rush, keys)]
-    (late,) = ended(rush, rush.push_tasks([{"how": "python"}], timeout=1))
+    assert ["finished"] * 5 == [task.state for task in settled(rush, keys)]
+    (late,) = settled(rush, rush.push_tasks([{"how": "python"}], timeout=1))
     assert "failed" == late.state
     assert ["finished"] * 5 == [str(state) for state in rush.states(keys)]
     wait_until(lambda: list(before) == rush.running_worker_ids)
@@ -109,10 +98,10 @@ def test_a_task_that_ran_too_long_is_tried_again(rush: Rush) -> None:
     once, always = rush.push_tasks(
         [{"how": "python", "attempts": 1}, {"how": "native"}], timeout=0.4, max_retries=1
     )
-    tasks = ended(rush, [once, always])
+    tasks = settled(rush, [once, always])
     assert [("finished", 2), ("failed", 2)] == [(task.state, task.attempt) for task in tasks]
     assert "Task timed out after 0.4 seconds" == message(tasks[1])
-    (last,) = ended(rush, rush.push_tasks([{"x": 1}]))
+    (last,) = settled(rush, rush.push_tasks([{"x": 1}]))
     assert list(before) == [last.worker_id]
 
 
@@ -123,7 +112,7 @@ def test_several_taken_at_once(rush: Rush) -> None:
     late, again, lost = rush.push_tasks(
         [{"how": "python"}, {"x": 1}, {"x": 1}], timeout=[0.4, None, None], max_retries=[0, 1, 0]
     )
-    tasks = ended(rush, [late, again, lost])
+    tasks = settled(rush, [late, again, lost])
     assert ["failed", "finished", "failed"] == [task.state for task in tasks]
     assert 2 == tasks[1].attempt
     assert ["Task timed out after 0.4 seconds", "Worker was killed"] == [message(tasks[0]), message(tasks[2])]
@@ -151,7 +140,7 @@ def test_anybody_ends_what_is_late(rush: Rush, network: str) -> None:
     with RushWorker(network, heartbeat=False, lease=600) as silent:
         (key,) = rush.push_tasks([{"x": 1}], timeout=0.1)
         assert silent.pop_task(timeout=60) is not None
-        (task,) = ended(rush, [key])
+        (task,) = settled(rush, [key])
         assert "Task timed out after 0.1 seconds" == message(task)
 
 
@@ -168,14 +157,14 @@ def test_a_supervisor_that_is_gone_leaves_its_limits_to_others(
     wait_until(started.exists)
     os.kill(supervisor.pid, signal.SIGSTOP)
     try:
-        (task,) = ended(rush, [key])
+        (task,) = settled(rush, [key])
         assert "Task timed out after 1 seconds" == message(task)
         behind = rush.push_tasks([{"x": 1}], workers=worker_id)
         assert 1 == rush.n_queued_tasks
         assert psutil.pid_exists(before[worker_id])
     finally:
         os.kill(supervisor.pid, signal.SIGCONT)
-    (task,) = ended(rush, behind)
+    (task,) = settled(rush, behind)
     assert worker_id == task.worker_id
     assert before[worker_id] != (task.ys or {})["pid"]
 
@@ -192,7 +181,7 @@ def test_a_reset_in_the_middle(
     wait_until(lambda: not processes(rush.network))
     assert 0 == rush.counts().total
     start(rush)
-    (task,) = ended(rush, rush.push_tasks([{"x": 1}], timeout=60))
+    (task,) = settled(rush, rush.push_tasks([{"x": 1}], timeout=60))
     assert "finished" == task.state
 
 
@@ -221,9 +210,9 @@ def test_a_reset_of_tasks_forgets_limits(rush: Rush, tmp_path: Path, wait_until:
     with RushWorker(rush.network) as plain:
         (key,) = rush.push_tasks([{"x": 1}], timeout=1.2)
         assert plain.pop_task(timeout=60) is not None
-        ended(rush, [key])
+        settled(rush, [key])
     go.touch()
-    (task,) = ended(rush, rush.push_tasks([{"x": 2}]))
+    (task,) = settled(rush, rush.push_tasks([{"x": 2}]))
     assert "finished" == task.state
     assert before == {worker_id: pids(rush)[worker_id] for worker_id in before}
     assert 2 == rush.counts().total
@@ -233,8 +222,8 @@ def test_limits_and_restarts_are_counted_apart(rush: Rush) -> None:
     """A worker that is replaced for its task's sake has used none of its ``max_restarts``."""
     before = start(rush, 1, max_restarts=1)
     for _ in range(3):
-        (task,) = ended(rush, rush.push_tasks([{"how": "native"}], timeout=0.2))
+        (task,) = settled(rush, rush.push_tasks([{"how": "native"}], timeout=0.2))
         assert "Task timed out after 0.2 seconds" == message(task)
-    (task,) = ended(rush, rush.push_tasks([{"x": 1}]))
+    (task,) = settled(rush, rush.push_tasks([{"x": 1}]))
     assert list(before) == [task.worker_id]
     assert [] == rush.lost_worker_ids
