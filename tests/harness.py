@@ -219,6 +219,9 @@ class Account:
     elsewhere: set[str] = field(default_factory=set)
     running: dict[str, list[Any]] = field(default_factory=dict)
     finished: list[list[Any]] = field(default_factory=list)
+    #: Where each of them is: what was removed has left an empty place.
+    places: list[int] = field(default_factory=list)
+    removed: int = 0
     failed: dict[str, list[Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     index: dict[str, str] = field(default_factory=dict)
@@ -235,7 +238,7 @@ class Account:
         total = sum(map(len, groups.values()))
         assert len(found) == total, f"in two places: {groups}"
         assert found.keys() == self.index.keys()
-        for at, row in enumerate(self.finished):
+        for at, row in zip(self.places, self.finished, strict=True):
             assert str(at) == self.index[row[3]]
         assert all(at == "" for key, at in self.index.items() if found[key] != "finished")
         self._check_records()
@@ -247,7 +250,8 @@ class Account:
         rows = [*self.queued.values(), *self.running.values(), *self.finished]
         rows += [row[3:] for row in self.failed.values()]
         seqs = [row[7] for row in rows]
-        assert sorted(seqs) == list(range(1, len(rows) + 1)), "sequence numbers are not unique and dense"
+        assert len(set(seqs)) == len(seqs), "sequence numbers are not unique"
+        assert self.removed or sorted(seqs) == list(range(1, len(rows) + 1)), "sequence numbers are not dense"
         waiting = {entry.partition("\0")[0] for entry in self.order} | self.elsewhere
         assert waiting >= self.queued.keys(), "a queued task nobody will be given"
         assert self.failed.keys() <= set(self.failures)
@@ -276,7 +280,9 @@ def account(client: redis.Redis, network: str) -> Account:
         order=[entry.decode() for entry in queue],
         elsewhere={entry.partition("\0")[0] for entry in [*entries, *delayed, *waiting]},
         running={key.decode(): decode(b"\x99" + value) for key, value in running.items()},
-        finished=[decode(value) for value in finished],
+        finished=[decode(value) for value in finished if value],
+        places=[place for place, value in enumerate(finished) if value],
+        removed=len(finished) - len(list(filter(None, finished))),
         failed={key.decode(): decode(b"\x9c" + value) for key, value in failed.items()},
         failures=[key.decode() for key in failures],
         index={key.decode(): at.decode() for key, at in index.items()},

@@ -110,7 +110,7 @@ class Shift:
             with _telemetry.span(task, store.network, self.worker.worker_id):
                 value = self._call(xs, function, args, kwargs)
             meter.stop()
-            payload = encode_value(store, value, spilled)
+            payload = encode_value(store, value, spilled, task.key if xs.get("own") else None)
             told = self.scope.end() | meter.told
             return "f", payload + encode_told(told), spilled
         except BaseException as error:

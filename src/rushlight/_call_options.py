@@ -88,11 +88,13 @@ _RESOURCES = (
 )  # fmt: skip
 
 
+#: What becomes of results that were collected.
+RETENTIONS = ("collect", "archive")
 #: What a controller is made with, beside its place.
 SETTINGS = (
     "launcher", "min_workers", "max_workers", "idle_timeout", "max_tasks_per_worker", "max_lifetime",
     "launch_timeout", "max_crashes", "seed", "on_worker_start", "packages", "max_memory", "reset",
-    "tasks_per_worker", "max_queued", "max_queued_bytes", "lease",
+    "tasks_per_worker", "max_queued", "max_queued_bytes", "lease", "retention",
 )  # fmt: skip
 
 
@@ -111,6 +113,7 @@ class Settings:
     lease: float
     max_queued: int | None
     max_queued_bytes: int | None
+    retention: str
     #: As they were given.
     arguments: dict[str, Any]
 
@@ -128,6 +131,11 @@ class Settings:
         ratio = _inputs.seconds(given["tasks_per_worker"], "tasks_per_worker", least=1e-6) or 1.0
         if seed is not None:
             encode_seed(seed)
+        if given["retention"] not in RETENTIONS:
+            raise ConfigError(
+                f"retention={given['retention']!r} must be 'collect' (a result is removed once it was "
+                "collected) or 'archive'"
+            )
         on_start = given["on_worker_start"]
         if on_start is not None and not callable(on_start):
             raise ConfigError(f"on_worker_start={on_start!r} must be a function")
@@ -145,6 +153,7 @@ class Settings:
             lease=_inputs.seconds(given["lease"], "lease", least=0.1) or 15.0,
             max_queued=given["max_queued"],
             max_queued_bytes=given["max_queued_bytes"],
+            retention=given["retention"],
             arguments={"launcher": launcher, "seed": seed, **given},
         )
 

@@ -175,17 +175,22 @@ def encode_call(
     *,
     many: bool = False,
     broadcast: str | None = None,
+    own: str | None = None,
 ) -> bytes:
     """The inputs of a call, encoded; large ones go into ``spilled``. ``many``: the arguments of several calls
-    of the function, one after the other. ``broadcast``: its number. Raises EncodeError, SecretRequired."""
+    of the function, one after the other. ``broadcast``: its number. ``own``: the call's key, where what is
+    stored apart for it is to be its own, to be removed with it. Raises EncodeError, SecretRequired."""
+    flags: dict[str, Any] = {} if own is None else {"own": True}
     if broadcast is not None:
         sealed = store.require_trust("arguments").dumps(ARGUMENTS, (args, dict(kwargs)), where=_WHERE)
         said = {"call": ref, "pickled": sealed, "broadcast": broadcast}
         return store.codec.encode_fields(said, "xs", spilled)
     if many:
-        return _encode_many(store, ref, args, spilled)
+        return _encode_many(store, {"call": ref, "many": True, **flags}, args, spilled, own)
     if PLAIN.issuperset(map(type, args)) and PLAIN.issuperset(map(type, kwargs.values())):
         fields = {"call": ref, "args": args, "kwargs": kwargs} if kwargs else {"call": ref, "args": args}
+        if flags:
+            fields |= flags
         try:
             data = encode(fields)
         except (OverflowError, UnicodeEncodeError):
@@ -194,25 +199,29 @@ def encode_call(
             if len(data) <= store.spill_size:
                 return data
     sealed = store.require_trust("arguments").dumps(
-        ARGUMENTS, (args, dict(kwargs)), where=_WHERE, by_value=_small(args) and _small(kwargs)
+        ARGUMENTS, (args, dict(kwargs)), where=_WHERE, by_value=_small(args) and _small(kwargs), tail=own
     )
-    return store.codec.encode_fields({"call": ref, "pickled": sealed}, "xs", spilled)
+    return store.codec.encode_fields({"call": ref, "pickled": sealed, **flags}, "xs", spilled)
 
 
 def _encode_many(
-    store: Store, ref: str, rows: tuple[tuple[Any, ...], ...], spilled: dict[str, bytes]
+    store: Store,
+    said: Mapping[str, Any],
+    rows: tuple[tuple[Any, ...], ...],
+    spilled: dict[str, bytes],
+    own: str | None,
 ) -> bytes:
     if all(PLAIN.issuperset(map(type, args)) for args in rows):
         try:
-            data = encode({"call": ref, "many": True, "args": rows})
+            data = encode({**said, "args": rows})
         except (OverflowError, UnicodeEncodeError):
             pass
         else:
             if len(data) <= store.spill_size:
                 return data
     trust = store.require_trust("arguments")
-    sealed = trust.dumps(ARGUMENTS, (rows, {}), where="items", by_value=all(map(_small, rows)))
-    return store.codec.encode_fields({"call": ref, "many": True, "pickled": sealed}, "xs", spilled)
+    sealed = trust.dumps(ARGUMENTS, (rows, {}), where="items", by_value=all(map(_small, rows)), tail=own)
+    return store.codec.encode_fields({**said, "pickled": sealed}, "xs", spilled)
 
 
 def decode_call(store: Store, xs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
@@ -242,8 +251,8 @@ def _bytes(store: Store, value: Any) -> bytes:
 # --- values -------------------------------------------------------------------------------------
 
 
-def encode_value(store: Store, value: Any, spilled: dict[str, bytes]) -> bytes:
-    """The results of a call that returned, encoded. Raises EncodeError."""
+def encode_value(store: Store, value: Any, spilled: dict[str, bytes], own: str | None = None) -> bytes:
+    """The results of a call that returned, encoded; ``own`` as in ``encode_call``. Raises EncodeError."""
     if type(value) in PLAIN:
         try:
             data = encode({"value": value})
@@ -252,7 +261,7 @@ def encode_value(store: Store, value: Any, spilled: dict[str, bytes]) -> bytes:
         else:
             if len(data) <= store.spill_size:
                 return data
-    sealed = store.require_trust("a value").dumps(VALUE, value, where="the result", by_value=False)
+    sealed = store.require_trust("a value").dumps(VALUE, value, where="the result", by_value=False, tail=own)
     return store.codec.encode_fields({"pickled_value": sealed}, "ys", spilled)
 
 

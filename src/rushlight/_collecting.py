@@ -13,14 +13,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from ._names import random_token
+from ._clearing import FORGETS, Clearing, Presence, leaving
 from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
-from ._store_calls import Collecting
+from ._store_calls import Collecting, Leaving
 from .launchers.local import process_start
 
 #: Ended calls read at once.
@@ -29,6 +29,8 @@ _AT_ONCE: Final = 500
 _AT_HAND: Final = 1.0
 #: Results that were read from futures nobody holds any more, and can still be collected: the last so many.
 _READ_KEPT: Final = 1000
+#: Seconds between two words of how far the controller has read, where tasks are removed.
+_WORD: Final = 0.5
 #: Seconds between two looks for collectors that are gone.
 _LOOK_AGAIN: Final = 5.0
 #: Seconds after which one on another host is gone that has not said that it handed out what it holds: it
@@ -62,12 +64,29 @@ class Summary:
 class _End:
     row: Sequence[Any]
     condition: Mapping[str, Any] | None
+    leaving: Leaving
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A result that was read from its future; what is known of its task where that is to be removed."""
+
+    key: str
+    status: Status
+    leaving: Leaving | None
 
 
 class Collector:
     """The results of a network that nobody has collected, for one controller. Thread-safe."""
 
-    def __init__(self, store: Store, ends: Ends, name: str, pass_on: Callable[[Sequence[Any]], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ends: Ends,
+        name: str,
+        pass_on: Callable[[Sequence[Any]], bool],
+        presence: Presence,
+    ) -> None:
         """``pass_on``: given the record of a call that crashed for the last time, whether it goes on
         elsewhere."""
         self._store = store
@@ -75,12 +94,22 @@ class Collector:
         self._name = name
         self._pass_on = pass_on
         self._lock = threading.RLock()
-        self._token = random_token()
+        self._presence = presence
+        self._token = presence.token
+        #: How far the controller has read (``Feed.word``); when that was told last, whether it waited for
+        #: nothing then, and as of which push.
+        self.word: Callable[[], str] = str
+        self._said_at, self._idle, self._idle_since = 0.0, False, 0
+        self._clearing = Clearing(store, self._say) if self._token.startswith(FORGETS) else None
+        #: The epoch in which the network has heard of this controller.
+        self._begun_in = ""
         self._process = _process_name(os.getpid())
         #: The number of the last call, of the last that gave anything, of the last whose results the user has
         #: surely had, and of the last of which the server has heard that.
         self._number = self._held = self._handed_out = self._told = 0
-        self._given_at = 0.0
+        #: The number of the last call of which something was handed out by being asked for.
+        self._taken = 0
+        self._given_at = self._taken_at = 0.0
         self._looked = -math.inf
         self._epoch = ""
         self._finished = self._failures = 0
@@ -91,8 +120,8 @@ class Collector:
         self._given: deque[tuple[int, _End]] = deque()
         self._tally: dict[str, float] = {}
         #: Read from their futures, and to be marked so.
-        self._read: deque[tuple[str, Status]] = deque()
-        self._final: deque[tuple[str, Status]] = deque()
+        self._read: deque[_Read] = deque()
+        self._final: deque[_Read] = deque()
 
     def take(self) -> TaskResult | None:
         """The next result, in the order in which they came; None where none is there."""
@@ -137,6 +166,9 @@ class Collector:
                     # They lie before the place that was read up to.
                     found, self._finished, self._failures = True, 0, 0
                 self._store.uncollect(other.token, held)
+                if self._clearing is not None:
+                    # What it had not removed is this one's to remove.
+                    self._clearing.sweep()
         return found
 
     def is_over(self, key: str) -> bool:
@@ -144,7 +176,7 @@ class Collector:
         gone."""
         if self._store.collected([key])[0]:
             return True
-        if any(key == read for read, _ in list(self._read)):
+        if any(key == read.key for read in list(self._read)):
             self.hide([key])
             return True
         return False
@@ -155,28 +187,67 @@ class Collector:
         silence = time.monotonic() - self._given_at
         at_hand = self._told < self._held
         waiting = len(self._read) > _READ_KEPT or len(self._final) > 0
+        waiting = waiting or (self._clearing is not None and self._clearing.due()) or self._has_word()
         return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
 
     def do(self) -> None:
         """Says so."""
         with self._lock:
             self.settle()
-            if self.due():
+            silence = time.monotonic() - self._given_at
+            if silence > (_AT_HAND if self._told < self._held else _SILENCE / 3):
                 self._ask()
                 self._collect([])
+            elif self._has_word():
+                self._collect([])
+            if self._clearing is not None and self._clearing.due():
+                self._clear(self._clearing)
+
+    def leave(self, tasks: Iterable[Leaving]) -> None:
+        """Nobody collects these any more. From any thread."""
+        if self._clearing is not None:
+            self._clearing.add(tasks)
+
+    def _has_word(self) -> bool:
+        """Whether others may wait to hear how far the controller has read."""
+        if not self._presence.active or time.monotonic() < self._said_at + _WORD:
+            return False
+        return not self._idle or self._idle_since != self._presence.pushes
+
+    def _say(self) -> str:
+        if not self._presence.active:
+            return ""
+        self._idle_since = self._presence.pushes
+        word = self.word()
+        self._idle = word.startswith("idle")
+        self._said_at = time.monotonic()
+        return word
+
+    def _clear(self, clearing: Clearing) -> None:
+        """Removes what the user has had."""
+        if not self._given and time.monotonic() > self._taken_at + _AT_HAND:
+            self._handed_out = self._held
+        handed_out = self._handed_out
+        clearing.run(Collecting(self._token, self._process, handed_out))
+        self._told = max(self._told, handed_out)
+        if clearing.waits:
+            self.recover()
 
     def close(self) -> None:
         """Says that all results were handed out, and that no more will be."""
         with self._lock:
             self.settle(keep=0)
+            if self._clearing is not None:
+                self._handed_out = self._held if not self._given else self._handed_out
+                self._clear(self._clearing)
             back = {end.row[3]: f"{self._token}:{number}".encode() for number, end in self._given}
             self._store.uncollect(self._token, back)
         self._store.close()
 
-    def read(self, key: str, status: Status, *, final: bool) -> None:
+    def read(self, key: str, status: Status, leaving: Leaving | None = None, *, final: bool) -> None:
         """The result was read from its future, which nobody holds any more. ``final``: so it is collected;
         else it may still be, for a while. From any thread, at any time."""
-        (self._final if final else self._read).append((key, status))
+        (self._final if final else self._read).append(_Read(key, status, leaving))
 
     def settle(self, *, keep: int = _READ_KEPT) -> None:
         """Marks what was read from futures as collected, but for the last ones that may still be."""
@@ -185,11 +256,16 @@ class Collector:
             for queue, left in ((self._final, 0), (self._read, keep)):
                 while len(queue) > left:
                     batch = list(itertools.islice(queue, min(len(queue) - left, _AT_ONCE)))
-                    verdicts = self._collect([key for key, _ in batch])
-                    for (_, status), ours in zip(batch, verdicts, strict=True):
+                    verdicts = self._collect([read.key for read in batch])
+                    mine = [read for read, ours in zip(batch, verdicts, strict=True) if ours]
+                    for read in mine:
+                        self._count(read.status)
+                    for _ in batch:
                         queue.popleft()
-                        if ours:
-                            self._count(status)
+                    self.leave(read.leaving or Leaving(read.key) for read in mine)
+            if not self._given and self._taken <= self._handed_out:
+                # All that is held was read, and is in nobody's way.
+                self._handed_out = self._held
 
     def summary(self) -> Summary:
         """The calls collected by this object, or read from their futures."""
@@ -197,8 +273,8 @@ class Collector:
             self.settle()
             tally = dict(self._tally)
             read = list(self._read)
-            for (_, status), known in zip(read, self._store.collected([key for key, _ in read]), strict=True):
-                for name in () if known else ("tasks", status):
+            for one, known in zip(read, self._store.collected([one.key for one in read]), strict=True):
+                for name in () if known else ("tasks", one.status):
                     tally[name] = tally.get(name, 0) + 1
         seconds = tally.pop("seconds", 0.0)
         return Summary(self._name, seconds=seconds, **{name: int(n) for name, n in tally.items()})
@@ -208,20 +284,18 @@ class Collector:
     def _fetch(self) -> bool:
         """Reads on until something is found that nobody has collected; False where nothing is left."""
         while True:
-            epoch, finished, failures, failed, conditions = self._store.since(
-                self._finished, self._failures, _AT_ONCE
-            )
+            epoch, found = self._store.since(self._finished, self._failures, _AT_ONCE)
             if epoch != self._epoch:
                 fresh = not self._epoch
                 self._epoch, self._finished, self._failures = epoch, 0, 0
                 if not fresh:
                     continue
-            if not finished and not failures:
+            if (self._finished, self._failures) == (found.next_finished, found.next_failures):
                 return False
-            self._finished += len(finished)
-            self._failures += len(failures)
-            ends = [_End(row, None) for row in finished]
-            ends += [_End(row, said) for row, said in zip(failed, conditions, strict=True)]
+            self._finished, self._failures = found.next_finished, found.next_failures
+            rows, said = [*found.finished, *found.failed], [None] * len(found.finished)
+            told = zip(rows, [*said, *found.conditions], leaving(found), strict=True)
+            ends = [_End(row, condition, task) for row, condition, task in told]
             self._ready.extend(sorted(ends, key=lambda end: end.row[9]))
             self._sift()
             if self._ready:
@@ -244,7 +318,7 @@ class Collector:
             self._collect(list(keys))
 
     def begin(self) -> None:
-        """Says that this collector is there."""
+        """Says that this collector is there, and that its controller reads from now on. Before all else."""
         self.hide(())
 
     def others(self) -> bool:
@@ -274,7 +348,14 @@ class Collector:
         """A call that failed may have been heard: the next one has its number."""
         self._given_at = time.monotonic()
         handed_out, number = self._handed_out, self._number + 1
-        verdicts = self._store.collect(Collecting(self._token, self._process, handed_out), number, keys)
+        collector = Collecting(self._token, self._process, handed_out)
+        word = self._say()
+        verdicts = self._store.collect(collector, number, keys, word)
+        self._presence.active = self._store.removes
+        if self._begun_in != self._store.epoch:
+            # The network is new, or was made anew, and has not heard of this controller.
+            self._begun_in = self._store.epoch
+            self._store.collect(collector, number, (), "begin")
         self._number, self._told = number, handed_out
         if keys:
             self._held = number
@@ -287,7 +368,9 @@ class Collector:
             # Nothing more will say so soon.
             self._collect([])
         for result in results:
-            self._given.popleft()
+            self._taken, end = self._given.popleft()
+            self._taken_at = time.monotonic()
+            self.leave([end.leaving])
             self._count(result.status)
             self._tally["seconds"] = self._tally.get("seconds", 0.0) + (result.seconds or 0.0)
             self._tally["warning"] = self._tally.get("warning", 0) + bool(result.warnings)

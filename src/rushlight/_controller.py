@@ -26,6 +26,7 @@ from ._broadcast import broadcast
 from ._call_loop import CallLoop
 from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Options, Settings
 from ._calls import Constant, Shelf, encode_call
+from ._clearing import FORGETS, Presence
 from ._collecting import Collector
 from ._crew import CANCELLED, deadline_of
 from ._feed import Feed
@@ -38,6 +39,7 @@ from ._mapping import in_order
 from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
+from ._store_calls import Leaving
 from .errors import ConfigError, LaunchError, RushlightError
 from .launchers import Launcher
 
@@ -84,6 +86,7 @@ class Controller(Kin, concurrent.futures.Executor):
         max_queued_bytes: int | None = None,
         lease: float = 15.0,
         secret: str | bytes | None = None,
+        retention: Literal["collect", "archive"] = "archive",
     ) -> None:
         given = locals()
         self._settings = Settings.checked(**{name: given[name] for name in SETTINGS})
@@ -103,10 +106,15 @@ class Controller(Kin, concurrent.futures.Executor):
         self._register = Register()
         self._ends = Ends(store, self.network)
         self._shelf = Shelf(store)
-        self._collector = Collector(self._another_store(), self._ends, self.network, self._pass_on)
-        self._feed = Feed(self._another_store(), self._register, self._ends, self._collector, self._pass_on)
+        self._forgets = self._settings.retention == "collect"
+        self._presence = presence = Presence((FORGETS if self._forgets else "") + _names.random_token())
+        self._collector = Collector(self._another_store(), self._ends, self.network, self._pass_on, presence)
+        self._feed = Feed(
+            self._another_store(), self._register, self._ends, self._collector, self._pass_on, presence
+        )
         self._feed.prefix = self._prefix
-        self._sender = Sender(self._another_store(), self._not_sent)
+        self._collector.word = self._feed.word
+        self._sender = Sender(self._another_store(), self._not_sent, presence.sending)
         self._launches = Launches(
             self._rush,
             self._rush._launcher(self._settings.launcher),
@@ -117,8 +125,8 @@ class Controller(Kin, concurrent.futures.Executor):
         self._backlog: deque[str] = deque()
         self._moved: set[str] = set()
         self._branches: dict[str, Kin] = {}
-        self._feed.attach()
         self._collector.begin()
+        self._feed.attach()
         self._feed.nudge()
         _open.add(self)
         if self._settings.scale.min_workers or self._feed.outstanding:
@@ -201,7 +209,8 @@ class Controller(Kin, concurrent.futures.Executor):
         store = self._rush._store
         spilled: dict[str, bytes] = {}
         key = self._new_key() if options.name is None else self._free_key(options.name)
-        xs = encode_call(store, ref, args, kwargs, spilled, many=many)
+        own = key if self._forgets else None
+        xs = encode_call(store, ref, args, kwargs, spilled, many=many, own=own)
         said = NIL if options is PLAIN else options.packed()
         head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
         self._make_room()
@@ -225,17 +234,6 @@ class Controller(Kin, concurrent.futures.Executor):
     def _new_key(self) -> str:
         self._next += 1
         return f"{self._prefix}{self._next:x}"
-
-    def _free_key(self, name: str) -> str:
-        """The key for a call of this name. Raises ConfigError for one that is in use."""
-        latest, free = self._keys_of(name)
-        if latest is not None and not self._collector.is_over(latest):
-            raise ConfigError(
-                f"name={name!r} is in use by a call of network {self.network!r}: collect its result first, "
-                "or take another",
-                name=name,
-            )
-        return free
 
     def map(
         self,
@@ -362,11 +360,13 @@ class Controller(Kin, concurrent.futures.Executor):
         self._sender.flush()
         return self._rush._store.look([key])[0] == "running"
 
-    def _read(self, key: str, error: BaseException | None, *, final: bool) -> None:
+    def _read(
+        self, key: str, error: BaseException | None, leaving: Leaving | None = None, *, final: bool
+    ) -> None:
         if key in self._moved and self.fallback is not None:
-            self.fallback._read(key, error, final=final)
+            self.fallback._read(key, error, leaving, final=final)
         else:
-            self._collector.read(key, status_of_error(error), final=final)
+            self._collector.read(key, status_of_error(error), leaving, final=final)
 
     def _not_sent(self, keys: Sequence[str], error: Exception) -> None:
         for key in keys:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _inputs
 from ._call_options import Settings
+from ._clearing import Presence
 from ._collecting import Collector, Summary
 from ._feed import Feed
 from ._launches import Launches
@@ -33,6 +34,15 @@ class CrewVerbs:
     _sender: Sender
     _launches: Launches
     _backlog: deque[str]
+    _presence: Presence
+    _forgets: bool
+
+    if TYPE_CHECKING:
+
+        @property
+        def network(self) -> str: ...
+
+        def _new_key(self) -> str: ...
 
     def _family(self) -> list[CrewVerbs]:
         """This controller, and those where its calls go on."""
@@ -96,7 +106,7 @@ class CrewVerbs:
     def _keys_of(self, name: str) -> tuple[str | None, str]:
         """The key of the latest call of a name, and the next: a name can be used again once its result has
         been collected, while the task under its key is still there."""
-        latest, first, many = None, 1, 2
+        latest, first, many = self._named(name), 1, 2
         while True:
             keys = [name if n == 1 else f"{name}{AGAIN}{n}" for n in range(first, first + many)]
             for key, state in zip(keys, self._rush._store.look(keys), strict=True):
@@ -104,6 +114,33 @@ class CrewVerbs:
                     return latest, key
                 latest = key
             first, many = first + many, 50
+
+    def _free_key(self, name: str) -> str:
+        """The key for a call of this name. Raises ConfigError for one that is in use."""
+        if self._forgets:
+            # A key is never used again, so that what was said of a call that is gone is not said of this one.
+            free = f"{name}{AGAIN}{self._new_key()}"
+            while (latest := self._rush._store.name_call(name, free)) != free:
+                self._check_over(name, latest)
+            return free
+        latest_or_none, free = self._keys_of(name)
+        if latest_or_none is not None:
+            self._check_over(name, latest_or_none)
+        return free
+
+    def _check_over(self, name: str, key: str) -> None:
+        if not self._collector.is_over(key):
+            raise ConfigError(
+                f"name={name!r} is in use by a call of network {self.network!r}: collect its result first, "
+                "or take another",
+                name=name,
+            )
+
+    def _named(self, name: str) -> str | None:
+        """The key of a call that was given this name where results are not kept, and is there."""
+        store = self._rush._store
+        key = store.named(name) if self._presence.active else None
+        return None if key is None or store.look([key])[0] is None else key
 
     def crashes(self, name: str) -> int:
         """How often in a row the call of this name has crashed its worker."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ._cancel import CancelToken, Interrupted, current
+from ._clearing import FORGETS, Presence, own_fields
 from ._futures import Register
 from ._results import Ends, gone, status_of
 from ._store import Store
-from ._store_calls import Ended
+from ._store_calls import Ended, Leaving
 from .errors import StoreUnavailable
 
 _log = logging.getLogger("rushlight")
@@ -39,6 +40,9 @@ class Chores(Protocol):
     def do(self) -> None:
         """Does it."""
 
+    def leave(self, tasks: Iterable[Leaving]) -> None:
+        """Nobody collects these any more."""
+
 
 class Feed:
     """The ends of calls as they happen, and how many are still to come."""
@@ -50,8 +54,11 @@ class Feed:
         ends: Ends,
         chores: Chores,
         pass_on: Callable[[Sequence[Any]], bool],
+        presence: Presence,
     ) -> None:
         self._store = store
+        self._presence = presence
+        self._forgets = presence.token.startswith(FORGETS)
         self._register = register
         self._ends = ends
         self._chores = chores
@@ -101,6 +108,16 @@ class Feed:
                 self._start()
             elif self._unnamed + len(self._named) == 1:
                 self._changed.notify_all()
+
+    def word(self) -> str:
+        """How far this has read, for those who remove what was collected: results that its futures wait for
+        are not to go."""
+        pushed = self._presence.pushes
+        with self._lock:
+            if self.outstanding or len(self._register):
+                return f"{self._finished} {self._failures}"
+        # A call that was counted since will be in a later push.
+        return f"idle {pushed}"
 
     def has_room(self, calls: int | None, size: int | None) -> bool:
         """Whether fewer calls are under way than that, and of fewer bytes."""
@@ -225,7 +242,7 @@ class Feed:
             return
         if standing.overdue:
             self._store.reap()
-        if ended.finished or ended.failures:
+        if (ended.next_finished, ended.next_failures) != (self._finished, self._failures):
             self._take(ended)
         elif not standing.overdue:
             self._store.wait_event(standing.event, min(_BLOCK, standing.next_due))
@@ -236,6 +253,8 @@ class Feed:
         for row in ended.finished:
             future = self._register.take(row[3])
             if future is not None:
+                if self._forgets and (fields := own_fields(row)):
+                    future.leaving = Leaving(row[3], "", fields)
                 try:
                     future._end(self._ends.value(row), None)
                 except StoreUnavailable:
@@ -245,11 +264,14 @@ class Feed:
                     future._end(None, error)
         moved: set[str] = set()
         for row, condition in zip(ended.failed, ended.conditions, strict=True):
+            task = Leaving(row[3], ended.failures[row[3]], own_fields(row))
             if status_of(condition) == "crash" and self._pass_on(row):
                 moved.add(row[3])
+                self._chores.leave([task])
                 continue
             future = self._register.take(row[3])
             if future is not None:
+                future.leaving = task
                 if status_of(condition) == "cancel":
                     future._end_cancelled()
                 else:
@@ -260,8 +282,7 @@ class Feed:
             for row in ended.failed:
                 if row[3] not in moved:
                     self._count_off(row[3], row[7])
-            self._finished += len(ended.finished)
-            self._failures += len(ended.failures)
+            self._finished, self._failures = ended.next_finished, ended.next_failures
             self._tell()
 
     def _count_off(self, key: str, seq: int | None = None) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Protocol
 
 from ._names import new_key
+from ._store_calls import Leaving
 
 #: Guards the making of conditions, and the end of futures that have none.
 _birth = threading.Lock()
@@ -28,8 +29,11 @@ class Owner(Protocol):
     def _is_running(self, key: str) -> bool:
         """True while a worker is at the call."""
 
-    def _read(self, key: str, error: BaseException | None, *, final: bool) -> None:
-        """The result was read from its future, which is gone; ``final``: nobody is to collect it."""
+    def _read(
+        self, key: str, error: BaseException | None, leaving: Leaving | None = None, *, final: bool
+    ) -> None:
+        """The result was read from its future, which is gone; ``final``: nobody is to collect it.
+        ``leaving``: what is known of its task, if that is to be removed."""
 
 
 class _LateCondition:
@@ -59,6 +63,7 @@ class CallFuture(Future[Any]):
         self._register = register
         self._seen = False
         self._mapped = False
+        self.leaving: Leaving | None = None
 
     def cancel(self) -> bool:
         """Takes the call back; True where it will not, or not any more, be made."""
@@ -102,7 +107,7 @@ class CallFuture(Future[Any]):
         if self._state == PENDING:
             self._register.drop(self.name)
         elif self._seen:
-            self._owner._read(self.name, self._exception, final=self._mapped)
+            self._owner._read(self.name, self._exception, self.leaving, final=self._mapped)
 
     # --- ending, by the resolver ------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class InlineController(concurrent.futures.Executor):
         max_queued_bytes: int | None = None,
         lease: float = 15.0,
         secret: str | bytes | None = None,
+        retention: Literal["collect", "archive"] = "archive",
     ) -> None:
         given = locals()
         self._settings = Settings.checked(**{name: given[name] for name in SETTINGS})

@@ -21,7 +21,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "plain queue is in use, `wide`, by which fields are found at once, a counter of places; "
             "per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
-            "collector has handed out, when it was last heard, its process"
+            "collector has handed out, when it was last heard, its process; where collected results are not "
+            "kept, `gone` tasks removed so far, `blank` places they have left in `finished`, `swept` the "
+            "first place that is not, per controller `s:<id>` the number of its last push"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),
@@ -42,13 +44,27 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "deadlines": ("zset", "running attempts that may not run for ever: score is the end, microseconds"),
     "bell": ("list", "a token while the queue is not empty: wakes one idle worker; more for a private task"),
     "running": ("hash", "task key -> packed record with worker, attempt and start: the running state itself"),
-    "finished": ("list", "packed records in completion order, append-only: the finished state itself"),
+    "finished": (
+        "list",
+        (
+            "packed records in completion order, append-only: the finished state itself; empty where a task "
+            "was removed"
+        ),
+    ),
     "failed": ("hash", "task key -> time, condition and packed record: the failed state itself"),
-    "failures": ("list", "keys in the order of their failures, append-only: the feed of `failed`"),
+    "failures": (
+        "list",
+        "keys in the order of their failures, append-only: the feed of `failed`; empty where one was removed",
+    ),
     "collected": (
         "hash",
         "key of an ended task -> the collector it was given to, and the number of its call",
     ),
+    "feeds": (
+        "hash",
+        "controller that waits for ends of calls -> how far it has read `finished` and `failures`",
+    ),
+    "names": ("hash", "name -> key of the latest call that has it, where collected results are not kept"),
     "broadcasts": ("hash", "number -> call that every worker of a controller makes once"),
     "launches": ("hash", "worker id -> launcher, job and time of a launch by a controller"),
     "workers": ("hash", "worker id -> registration time and card (pid, host, launcher, supervisor, policy)"),

@@ -21,6 +21,7 @@ from ._futures import CallFuture, Register
 from ._passing import Passed, translate
 from ._results import Ends
 from ._sending import Outgoing
+from ._store_calls import Leaving
 from ._unread import UNREADABLE
 from .launchers import Launcher
 
@@ -55,7 +56,9 @@ class Kin(CrewVerbs):
 
         def _send(self, call: Outgoing) -> CallFuture: ...
 
-        def _read(self, key: str, error: BaseException | None, *, final: bool) -> None: ...
+        def _read(
+            self, key: str, error: BaseException | None, leaving: Leaving | None = None, *, final: bool
+        ) -> None: ...
 
         def shutdown(self) -> None: ...
 

@@ -267,6 +267,12 @@ class LargeObjects:
             ) from error
 
 
+def chunk_fields(reference: Spilled) -> list[str]:
+    """All fields that an object may lie in."""
+    n = -(-reference.size // CHUNK) if reference.size > CHUNK else 0
+    return [reference.digest, *(f"{reference.digest}:{i}" for i in range(n))]
+
+
 def _told(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data, type=kind)

@@ -19,11 +19,12 @@ from typing import Any
 from . import _inputs
 from ._blocks import gc_paused
 from ._changes import Changes
-from ._records import Counts, Task, TaskState, WaitResult
+from ._counting import Counting
+from ._records import Task, TaskState, WaitResult
 from ._store import Store
-from ._store_finished import Restarted, View
+from ._store_finished import Restarted, Rows, View
 from ._store_reads import Standing
-from ._store_tasks import unknown_keys
+from ._store_tasks import refuse_removed, unknown_keys
 from ._tables import FinishedTable, StatedRow, build_table, check_request
 from .errors import DataMissing
 
@@ -31,7 +32,7 @@ from .errors import DataMissing
 _BLOCK = 5.0
 
 
-class TaskReader:
+class TaskReader(Counting):
     """Tables, states, counts and waits. Thread-safe; every table is from one instant."""
 
     _store: Store
@@ -123,7 +124,7 @@ class TaskReader:
                     new = self._finished.table(as_, fields, start=start)
                     self._seen = len(self._finished)
                     return new
-                known = len(self._finished)
+                known = self._places
             standing, view = self._watch(left), None
             if standing.finished == known and standing.epoch == self._read_epoch:
                 view = self._store.finished_view(known, standing.event, min(left, _BLOCK, standing.next_due))
@@ -148,7 +149,7 @@ class TaskReader:
         """Reads a view (or takes the one ``seen``) and takes in its finished tasks, for a table of this form;
         after a reset by anybody, from the beginning."""
         while True:
-            at = len(self._finished)
+            at = self._places
             view, seen = seen, None
             if view is None or view.cursor != at:
                 view = self._store.finished_view(at) if states is _FINISHED else self._store.view(states, at)
@@ -169,15 +170,24 @@ class TaskReader:
     def _take_in(self, view: View, as_: str) -> None:
         pack = as_ not in ("dicts", "tasks")
         if view.n_finished - view.cursor == len(view.finished) < 100:  # no care for memory and garbage
-            self._finished.extend(self._store.rows(view.finished), pack=pack)
+            self._add(view.finished, self._store.rows(view.finished), pack=pack)
             return
         with closing(self._store.finished_parts(view)) as parts:
             for records in parts:
                 with gc_paused(len(records)):
                     names = self._finished.names()
-                    self._finished.extend(self._store.rows(records, names), pack=pack, many=True)
+                    self._add(records, self._store.rows(records, names), pack=pack, many=True)
 
-    # --- single tasks, keys, counts -------------------------------------------------------------
+    def _add(self, records: list[bytes], rows: Rows, **how: bool) -> None:
+        self._finished.holes.skip(len(self._finished), len(records) - len(rows))
+        self._finished.extend(rows, **how)
+
+    @property
+    def _places(self) -> int:
+        """How far the list of finished tasks was read."""
+        return len(self._finished) + self._finished.holes.total
+
+    # --- single tasks, keys --------------------------------------------------------------------
 
     def task(self, key: str) -> Task:
         """One task as it is now, in a time that does not grow with the network. Raises UnknownKey.
@@ -211,40 +221,6 @@ class TaskReader:
                 self._look(_FINISHED)
                 return self._finished.keys()
         return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
-
-    def counts(self) -> Counts:
-        """How many tasks are in each state, at one instant; one round trip (more only where a worker has
-        just been lost)."""
-        totals = self._store.totals()
-        if totals.overdue:
-            self._store.reap()
-            totals = self._store.totals()
-        return totals.tasks
-
-    @property
-    def n_tasks(self) -> int:
-        """Tasks in any state."""
-        return self.counts().total
-
-    @property
-    def n_queued_tasks(self) -> int:
-        """Tasks that wait for a worker."""
-        return self.counts().queued
-
-    @property
-    def n_running_tasks(self) -> int:
-        """Tasks a worker is at."""
-        return self.counts().running
-
-    @property
-    def n_finished_tasks(self) -> int:
-        """Tasks with results."""
-        return self.counts().finished
-
-    @property
-    def n_failed_tasks(self) -> int:
-        """Tasks that failed."""
-        return self.counts().failed
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -280,27 +256,36 @@ class TaskReader:
             before, standing = standing, self._watch(left)
             if standing.epoch != epoch:
                 raise DataMissing(f"network {self._store.network!r} was reset meanwhile", keys=list(pending))
-            states |= (found := self._settled_since(before, standing, states))
+            found, removed = self._settled_since(before, standing, states)
+            states |= found
             for key in found:
                 pending.pop(key, None)
+            if removed and pending:
+                refuse_removed(list(pending), self._store.look(list(pending)), self._store.network)
         return WaitResult.of(wanted, states, "done")
 
     def _settled_since(
         self, before: Standing, now: Standing, states: dict[str, TaskState | None]
-    ) -> dict[str, TaskState | None]:
-        """The final states reached between two looks, of the tasks waited for."""
+    ) -> tuple[dict[str, TaskState | None], bool]:
+        """The final states reached between two looks, of the tasks waited for; and whether tasks that ended
+        between were removed."""
         found: dict[str, TaskState | None] = {}
+        removed = False
         if now.failures > before.failures:
-            for key in self._store.failures(before.failures)[1]:
+            failed = self._store.failures(before.failures)[1]
+            removed = "" in failed
+            for key in failed:
                 if key in states:
                     found[key] = TaskState.FAILED
         if now.finished > before.finished:
             with self._reading:
                 self._look(_FINISHED)
-                for key in self._finished.keys(before.finished):
+                row, empty = self._finished.holes.row_at(before.finished)
+                for key in self._finished.keys(row):
                     if key in states:
                         found[key] = TaskState.FINISHED
-        return found
+                removed = removed or empty
+        return found, removed
 
     def changes(self) -> Changes:
         """This moment of the network; its ``wait`` returns at the next change of any task or worker."""
@@ -331,10 +316,8 @@ class TaskReader:
             if left <= 0:
                 return False
             standing = self._watch(left)
-            if (
-                standing.finished,
-                standing.failures,
-            ) == self._streamed and standing.epoch == self._read_epoch:
+            seen = (standing.finished, standing.failures)
+            if seen == self._streamed and standing.epoch == self._read_epoch:
                 self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
 
     def _read_stream(self) -> None:
@@ -344,9 +327,11 @@ class TaskReader:
             epoch, failed_keys = self._store.failures(failures)
             if epoch != self._read_epoch:
                 return
-            tasks: list[Task] = self._finished.table("tasks", None, start=start)
+            tasks: list[Task] = self._finished.table(
+                "tasks", None, start=self._finished.holes.row_at(start)[0]
+            )
             rows, conditions = self._store.failed_by_key(list(dict.fromkeys(failed_keys)))
-            self._streamed = (len(self._finished), failures + len(failed_keys))
+            self._streamed = (self._places, failures + len(failed_keys))
             failed = [StatedRow(TaskState.FAILED, row, c) for row, c in zip(rows, conditions, strict=True)]
             ended = [*tasks, *self._as_tasks(failed)]
             self._stream_ready.extend(sorted(ended, key=lambda task: task.finished_at or 0.0))

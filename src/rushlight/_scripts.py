@@ -28,14 +28,14 @@ _LOSING = ("control", "running", "failed", "failures", "tallies", "workers", "ev
 _TASK_DATA = (
     "index", "queued", "queue", "ranked", "private", "delayed", "bell", "running", "finished", "failed",
     "failures", "tallies", "blobs", "waiting", "dependents", "lapses", "deadlines", "budgets",
-    "boards", "standings", "collected",
+    "boards", "standings", "collected", "feeds", "names",
 )  # fmt: skip
 _RESET_FIRST = ("control", "files", "workers", "events")
 #: The keys each call declares, in the order its script names them. A suffix tells two uses of one file apart.
 KEYS: dict[str, tuple[str, ...]] = {
     "open": ("control", "events"),
     "begin": ("control", "index", "running", "queued"),
-    "push": ("control", *_SETTLING, *_LINE),
+    "push": ("control", *_SETTLING, *_LINE, "feeds"),
     "record": ("control", "index", "finished", "failed", "failures", "events"),
     "settle": ("control", *_SETTLING, "queued"),
     "settle:full": ("control", *_SETTLING, *_LINE),
@@ -67,8 +67,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "current": ("control", "events", "orders", "answers"),
     "log": ("control", "logs", "shares", "answers"),
     "together": (),
-    "collect": ("control", "collected", "index"),
-    "uncollect": ("control", "collected"),
+    "collect": ("control", "collected", "index", "feeds", "finished", "failures"),
+    "uncollect": ("control", "collected", "feeds"),
+    "forget": (
+        "control", "index", "finished", "failed", "failures", "collected", "feeds", "lapses", "deadlines",
+        "names", "blobs", "files",
+    ),
+    "name": ("control", "names", "index", "collected"),
     "keep:launches": ("control", "launches"),
     "crew": ("control", "queued", "running", "leases", "launches", "tallies"),
     "keep:broadcasts": ("control", "broadcasts"),
@@ -235,10 +240,16 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("begin", (*member[:3], who, *tasks))
 
     def push(
-        self, epoch: str, workers: tuple[str, ...], drain: bool, most: int | str, *tasks: Argument
+        self,
+        epoch: str,
+        workers: tuple[str, ...],
+        drain: bool,
+        most: int | str,
+        sending: str,
+        *tasks: Argument,
     ) -> bytes:
         bells = tuple(self._keys.bell(worker_id) for worker_id in workers)
-        return self._pack("push", (epoch, int(drain), most, *tasks), bells)
+        return self._pack("push", (epoch, int(drain), most, sending, *tasks), bells)
 
     def record(self, epoch: str, *tasks: Argument) -> bytes:
         return self._pack("record", (epoch, *tasks))
@@ -286,9 +297,17 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("retry", (epoch, *call, int(ignore), int(next_seed), *keys))
 
     def collect(
-        self, epoch: str, collector: str, number: int, handed_out: int, process: str, *keys: str
+        self, epoch: str, collector: str, number: int, handed_out: int, process: str, word: str, *keys: str
     ) -> bytes:
-        return self._pack("collect", (epoch, collector, number, handed_out, process, *keys))
+        return self._pack("collect", (epoch, collector, number, handed_out, process, word, *keys))
+
+    def forget(
+        self, epoch: str, collector: str, handed_out: int, process: str, word: str, *tasks: Argument
+    ) -> bytes:
+        return self._pack("forget", (epoch, collector, handed_out, process, word, *tasks))
+
+    def name(self, epoch: str, name: str, key: str) -> bytes:
+        return self._pack("name", (epoch, name, key))
 
     def uncollect(self, epoch: str, collector: str, *pairs: Argument) -> bytes:
         return self._pack("uncollect", (epoch, collector, *pairs))

@@ -37,9 +37,16 @@ class Sender:
     """Sends calls in the order they are given. ``on_failure(keys, error)`` hears of those that could not
     be."""
 
-    def __init__(self, store: Store, on_failure: Callable[[Sequence[str], Exception], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_failure: Callable[[Sequence[str], Exception], None],
+        sending: Callable[[], str] | None = None,
+    ) -> None:
+        """``sending``: as in ``Encoded``."""
         self._store = store
         self._on_failure = on_failure
+        self._sending = sending
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Outgoing] = deque()
@@ -125,6 +132,7 @@ class Sender:
         try:
             heads = [call.head for call in batch]
             plain = all(head[:1] == NIL for head in heads)
-            self._store.push(Encoded([call.key for call in batch], heads, spilled, workers, plain))
+            keys = [call.key for call in batch]
+            self._store.push(Encoded(keys, heads, spilled, workers, plain, self._sending))
         except Exception as error:
             self._on_failure([call.key for call in batch], error)

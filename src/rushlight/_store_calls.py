@@ -61,15 +61,24 @@ class Crew:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How things stand, and what had ended by then and had not been read: finished rows, and the failed with
-    their conditions, each in order; ``failures`` are those read, also the ones retried since."""
+class Ends:
+    """What had ended and had not been read: finished rows, and the failed with their conditions, each in
+    order. Read on from ``next_finished`` and ``next_failures``. ``failures``: where in the list of failures
+    each was found."""
 
-    standing: Standing
     finished: Rows
-    failures: list[str]
     failed: Rows
     conditions: list[dict[str, Any]]
+    failures: dict[str, int]
+    next_finished: int
+    next_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Ends):
+    """The same, and how things stand."""
+
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,21 @@ class Collecting:
     heard: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A task that is to be removed: its key, its place among the failures ('' for one that finished), and the
+    fields of ``blobs`` that are its own."""
+
+    key: str
+    failure: int | str = ""
+    fields: tuple[str, ...] = ()
+
+
 class CallVerbs(ReadVerbs):
     """What controllers say and ask beside what managers do."""
+
+    #: Whether tasks of this network are removed once they were collected, as ``collect`` has heard last.
+    removes: bool = False
 
     # --- the feed of ended calls ------------------------------------------------------------------
 
@@ -94,37 +116,56 @@ class CallVerbs(ReadVerbs):
         names = ("index", "queued", "running")
         commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
         commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
-        (seconds, micro), epoch, created, queued, running, finished, failures = self.transaction(
-            ("TIME",), ("HGET", self.keys["control"], "epoch"), *commands
+        (seconds, micro), (epoch, gone), there, queued, running, finished, failures = self.transaction(
+            ("TIME",), ("HMGET", self.keys["control"], "epoch", "gone"), *commands
         )
         now = int(seconds) * 1_000_000 + int(micro)
+        created = there + int(gone or 0)
         return Place((epoch or b"").decode(), now, created, queued + running, finished, failures)
 
-    def since(self, finished: int, failures: int, most: int) -> tuple[str, Rows, list[str], Rows, list[Any]]:
-        """The epoch, and up to ``most`` tasks each that finished and failed from these places on: finished
-        rows, the keys of failures, and of these the rows and conditions of those still failed."""
-        epoch, rows, keys = self.transaction(
-            ("HGET", self.keys["control"], "epoch"),
+    def since(self, finished: int, failures: int, most: int) -> tuple[str, Ends]:
+        """The epoch, and what ended from these places on: up to ``most`` each that finished and failed."""
+        (epoch, swept), rows, keys = self.transaction(
+            ("HMGET", self.keys["control"], "epoch", "swept"),
             ("LRANGE", self.keys["finished"], finished, finished + most - 1),
             ("LRANGE", self.keys["failures"], failures, failures + most - 1),
         )
         self.heard(epoch)
-        names = [key.decode() for key in keys]
-        failed, conditions = self._calls_failed(list(dict.fromkeys(names)))
-        return self.heard(epoch), self._calls_finished(rows), names, failed, conditions
+        parts = self._ends(finished, rows, failures, keys)
+        # Nothing is left in front of there.
+        parts["next_finished"] = max(parts["next_finished"], int(swept or 0))
+        return self.heard(epoch), Ends(**parts)
+
+    def _ends(self, finished: int, rows: list[bytes], failures: int, keys: list[bytes]) -> dict[str, Any]:
+        """The parts of ``Ends``, of what lay in the two lists from these places on."""
+        places = {key.decode(): place for place, key in enumerate(keys, failures) if key}
+        failed, conditions = self._calls_failed(list(places))
+        return {
+            "finished": self._calls_finished([row for row in rows if row]),
+            "failed": failed,
+            "conditions": conditions,
+            "failures": places,
+            "next_finished": finished + len(rows),
+            "next_failures": failures + len(keys),
+        }
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
         """Whether each was given to a collector."""
+        return [mark is not None for mark in self.marks(keys)]
+
+    def marks(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Which collector each was given to, and under which number of its calls; None for none."""
         if not keys:
             return []
-        found = self.link.call(command("HMGET", self.keys["collected"], *keys))
-        return [given is not None for given in found]
+        found: list[bytes | None] = self.link.call(command("HMGET", self.keys["collected"], *keys))
+        return found
 
     def uncollected(self) -> int:
         """How many tasks, in any state, no collector was given, at one instant."""
         held = [("HLEN", self.keys[name]) for name in ("queued", "running", "failed", "collected")]
-        *lengths, collected, finished = self.transaction(*held, ("LLEN", self.keys["finished"]))
-        total: int = sum(lengths) + finished - collected
+        blank = ("HGET", self.keys["control"], "blank")
+        *lengths, collected, finished, gone = self.transaction(*held, ("LLEN", self.keys["finished"]), blank)
+        total: int = sum(lengths) + finished - int(gone or 0) - collected
         return total
 
     def collectors(self) -> tuple[float, list[Collecting]]:
@@ -161,9 +202,7 @@ class CallVerbs(ReadVerbs):
         ]
         told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
         standing = self._standing(told)
-        names = [key.decode() for key in keys]
-        failed, conditions = self._calls_failed(list(dict.fromkeys(names)))
-        return Ended(standing, self._calls_finished(rows), names, failed, conditions)
+        return Ended(**self._ends(finished, rows, failures, keys), standing=standing)
 
     def _calls_finished(self, records: list[bytes]) -> Rows:
         """Finished rows. Of one that cannot be read, which may be anybody's, whoever looks at its results
@@ -195,12 +234,35 @@ class CallVerbs(ReadVerbs):
 
     # --- collecting -------------------------------------------------------------------------------
 
-    def collect(self, collector: Collecting, number: int, keys: Sequence[str]) -> list[bool]:
+    def collect(
+        self, collector: Collecting, number: int, keys: Sequence[str], word: str = ""
+    ) -> list[bool]:
         """Gives ended tasks to a collector; True for each that no other was given. The same again for a
-        call of the same number."""
-        said = (collector.token, number, collector.handed_out, collector.process)
-        reply = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
-        return [bool(verdict) for verdict in reply[1]]
+        call of the same number. ``word``: how far the collector's controller has read (``Presence``)."""
+        said = (collector.token, number, collector.handed_out, collector.process, word)
+        _, verdicts, gone = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
+        self.removes = gone != b""
+        return [bool(verdict) for verdict in verdicts]
+
+    def forget(self, collector: Collecting, word: str, tasks: Sequence[Leaving]) -> list[bool]:
+        """Removes tasks whose results were handed out for good, once all controllers have read so far; False
+        for each that is to be asked for again."""
+        said = (collector.token, collector.handed_out, collector.process, word)
+        flat = [part for task in tasks for part in (task.key, task.failure, len(task.fields), *task.fields)]
+        _, verdicts, files = self.write(lambda epoch: self.scripts.forget(epoch, *said, *flat))
+        self.large.remove_files(files)
+        return [bool(verdict) for verdict in verdicts]
+
+    def name_call(self, name: str, key: str) -> str:
+        """Gives a name to a call that is about to be made, unless an uncollected call has it; returns the key
+        of the call that has it."""
+        found: bytes = self.write(lambda epoch: self.scripts.name(epoch, name, key))[1]
+        return found.decode()
+
+    def named(self, name: str) -> str | None:
+        """The key of the latest call that was given this name by ``name_call``, unless it was removed."""
+        found = self.link.call(command("HGET", self.keys["names"], name))
+        return None if found is None else found.decode()
 
     def uncollect(self, token: str, given: Mapping[str, bytes]) -> int:
         """Gives back what a collector was given, by key; it is gone. Returns how many of it there were."""

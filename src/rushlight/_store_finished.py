@@ -48,7 +48,8 @@ class View:
 
 
 class FinishedReads(StoreBase):
-    """The list of finished tasks only grows, so what was read stays true, and a place in it too."""
+    """The list of finished tasks only grows, so what was read stays true, and a place in it too. A task that
+    was removed has left an empty place."""
 
     def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0) -> View:
         """A view of the finished tasks alone, from ``cursor`` on; with ``event`` (see ``watch``) once
@@ -113,7 +114,10 @@ class FinishedReads(StoreBase):
         return part
 
     def rows(self, records: list[bytes], names: Names | None = None) -> Rows:
-        """Finished records, decoded; ``names`` as in ``Codec.decode_records``."""
+        """Finished records, decoded; ``names`` as in ``Codec.decode_records``. Empty places are left
+        out."""
+        if b"" in records:
+            records = [record for record in records if record]
         return cast("Rows", self.codec.decode_records(records, names)) if records else []
 
 

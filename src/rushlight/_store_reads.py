@@ -84,11 +84,11 @@ class ReadVerbs(FinishedReads):
         )
 
     def whole_view(self, states: Collection[TaskState]) -> View:
-        """A view that has all records of its finished tasks."""
+        """A view that has all records of its finished tasks, and no empty places."""
         while True:
             view = self.view(states)
             with suppress(Restarted):
-                records = [record for part in self.finished_parts(view) for record in part]
+                records = [record for part in self.finished_parts(view) for record in part if record]
                 return replace(view, finished=records)
 
     def running_rows(self, values: list[bytes]) -> Rows:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat, takewhile
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 
 from ._names import new_keys
 from ._store_base import StoreBase
-from .errors import EncodeError, UnknownKey
+from .errors import DataMissing, EncodeError, UnknownKey
 
 #: Bounds of one script call: other clients wait while it runs, a few milliseconds at most. Tasks with options
 #: take longer.
@@ -37,6 +37,8 @@ class Encoded:
     workers: tuple[str, ...] = ()
     #: No task has any option.
     plain: bool = True
+    #: Tells a call that sends tasks from every other, where they are sent once (see the script).
+    sending: Callable[[], str] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -121,8 +123,11 @@ class TaskVerbs(StoreBase):
 
         def pack(epoch: str) -> list[bytes]:
             calls = list(in_calls(batch)) or [()]
-            ahead = [self.scripts.push(epoch, batch.workers, False, "", *call) for call in calls[:-1]]
-            last = self.scripts.push(epoch, batch.workers, drain, "", *calls[-1])
+            sending = batch.sending or _unnumbered
+            ahead = [
+                self.scripts.push(epoch, batch.workers, False, "", sending(), *call) for call in calls[:-1]
+            ]
+            last = self.scripts.push(epoch, batch.workers, drain, "", sending(), *calls[-1])
             return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
 
         self._taken(self.write(pack))
@@ -135,7 +140,7 @@ class TaskVerbs(StoreBase):
         def pack(epoch: str) -> list[bytes]:
             return [
                 *self.keep_spilled(epoch, batch.spilled),
-                self.scripts.push(epoch, batch.workers, False, most, *call),
+                self.scripts.push(epoch, batch.workers, False, most, "", *call),
             ]
 
         return self._taken(self.write(pack))
@@ -170,6 +175,10 @@ class TaskVerbs(StoreBase):
         return [key.decode() for key in reply[1]]
 
 
+def _unnumbered() -> str:
+    return ""
+
+
 def head_of(key: str, xs: bytes) -> bytes:
     """The head of the record of a task that has inputs, encoded, and nothing else."""
     return b"\xc0%b%b\xc0" % (pack_text(key), xs)
@@ -179,6 +188,14 @@ def unknown_keys(keys: Sequence[str], network: str) -> UnknownKey:
     """The error for task keys the network does not have."""
     named = ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     return UnknownKey(f"network {network!r} has no task {named}", keys=list(keys))
+
+
+def refuse_removed(keys: Sequence[str], states: Sequence[object], network: str) -> None:
+    """Raises DataMissing where tasks that were waited for are not there any more."""
+    gone = [key for key, state in zip(keys, states, strict=True) if state is None]
+    if gone:
+        text = f"network {network!r} keeps no results that were collected, as those of {gone[0]!r} were"
+        raise DataMissing(text, keys=gone)
 
 
 def in_calls(batch: Encoded, payloads: Sequence[bytes] = ()) -> Iterator[tuple[str | bytes, ...]]:

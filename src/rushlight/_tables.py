@@ -33,6 +33,7 @@ from ._codec import Spilled
 from ._columns import STR, Kind, dtype_of, frame_of, to_series
 from ._fast import FewRows, Tail
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, usage_table, worker_table
+from ._holes import Holes
 from ._merging import merge, stacked
 from ._record_decoder import Names
 from ._records import Task, TaskState
@@ -77,6 +78,8 @@ class FinishedTable:
 
     def _reset(self) -> None:
         self._n = 0
+        #: What was removed from between the rows.
+        self.holes = Holes()
         #: What waits for a table: blocks of large additions, and behind them rows of small ones.
         self._made: list[Block] = []
         self._new: list[Sequence[Any]] = []

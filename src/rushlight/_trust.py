@@ -103,7 +103,13 @@ class Trust:
         return bytes(self._verified(purpose, sealed).body)
 
     def dumps(
-        self, purpose: str, obj: object, *, where: str | None = None, by_value: bool | None = None
+        self,
+        purpose: str,
+        obj: object,
+        *,
+        where: str | None = None,
+        by_value: bool | None = None,
+        tail: str | None = None,
     ) -> bytes:
         """``obj`` pickled by cloudpickle and sealed.
 
@@ -111,7 +117,8 @@ class Trust:
         in a module of the user's, not installed and not of the standard library, with their code,
         as if they were in ``__main__``, so that the reader need not have the file; the default is
         to do so for every purpose but ``"value"``.
-        ``where`` is what an EncodeError calls the object.
+        ``where`` is what an EncodeError calls the object. ``tail`` stands behind the pickle, where no reader
+        looks, and makes its bytes unlike all others.
         """
         _sealing.now = True
         homes = _homes(obj) if (purpose != "value" if by_value is None else by_value) else []
@@ -123,7 +130,7 @@ class Trust:
             raise EncodeError(f"{path} cannot be stored or sent: {reason}", path=path) from error
         finally:
             _sealing.now = False
-        return self.seal(purpose, body, pickled=True)
+        return self.seal(purpose, body if tail is None else body + tail.encode(), pickled=True)
 
     def loads(self, purpose: str, sealed: bytes | bytearray) -> Any:
         """The object in a verified envelope. What unpickling raises (a missing module) passes through."""

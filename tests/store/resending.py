@@ -25,7 +25,7 @@ from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
-from rushlight._store_calls import Collecting
+from rushlight._store_calls import Collecting, Leaving
 from rushlight._store_ends import WorkerEnd
 from rushlight._store_roster import WorkerCard
 from rushlight._store_tasks import Encoded
@@ -42,6 +42,11 @@ def batch(*keys: str, spilled: dict[str, bytes] | None = None, **opts: Any) -> E
     heads = [encode(opts or None) + encode(key) + encode({"x": key}) + b"\xc0" for key in keys]
     workers = (opts["w"],) if "w" in opts else ()
     return Encoded(list(keys), heads, spilled or {}, workers, plain=not opts)
+
+
+def numbered(key: str, number: int = 1) -> Encoded:
+    """A task that is sent once, also where it is gone when its packet comes again."""
+    return replace(batch(key), sending=lambda: f"~c2 {number}")
 
 
 class Stage:
@@ -325,6 +330,7 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.push", lambda s: s.store.push(batch("n1", "n2", p=3, r=1, a=["q2"]))),
     Row("Store.push", lambda s: s.store.push(batch("n1", w="ann")), name="private"),
     Row("Store.push", lambda s: s.store.push(batch("n1"), drain=True), name="drain"),
+    Row("Store.push", lambda s: s.store.push(numbered("n1")), name="numbered"),
     Row("Store.push", lambda s: s.store.push(batch("n1", spilled={"digest": b"large"})), name="large"),
     Row(
         "Store.push_some",
@@ -348,6 +354,12 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.write", lambda s: s.board().add("k", 2.0), name="board"),
     Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": UNCONFIRMED}),
     Row("Store.collect", lambda s: s.store.collect(Collecting("c1", "host:1:1"), 1, ["d1", "x1"])),
+    Row(
+        "Store.forget",
+        lambda s: s.store.forget(Collecting("~c1", "host:1:1", 1), "", [Leaving("d1"), Leaving("x1", 0)]),
+        lambda s: s.store.collect(Collecting("~c1", "host:1:1"), 1, ["d1", "x1"]),
+    ),
+    Row("Store.name_call", lambda s: s.store.name_call("n", "n\x1f1")),
     Row("Store.uncollect", lambda s: s.store.uncollect("c0", {"d1": b"c0:1", "x1": b"c9:1"})),
     Row("Store.keep_broadcast", lambda s: s.store.keep_broadcast("b1", b"call")),
     Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": b"launch"})),
@@ -496,9 +508,11 @@ READS: tuple[Row, ...] = (
     Row("Store.transaction", lambda s: s.store.transaction(("HLEN", s.store.keys["queued"]))),
     Row("Store.transaction", _together, name="of a full server"),
     Row("Store.place", lambda s: s.store.place().unended),
-    Row("Store.since", lambda s: len(s.store.since(0, 0, 10)[1])),
+    Row("Store.since", lambda s: len(s.store.since(0, 0, 10)[1].finished)),
     Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
+    Row("Store.marks", lambda s: s.store.marks(["d1", "x1"])),
+    Row("Store.named", lambda s: s.store.named("n"), lambda s: s.store.name_call("n", "k")),
     Row("Store.broadcasts", lambda s: s.store.broadcasts()),
     Row("Store.uncollected", lambda s: s.store.uncollected()),
     Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),

@@ -1,25 +1,25 @@
 -- include: gate line settle create
 -- Queues tasks where their options say: for all (by priority), for one worker, or until others have
 -- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
--- KEYS: control index running finished failed failures tallies events, then the line, then the bells of workers
---   that tasks are for.
+-- KEYS: control index running finished failed failures tallies events, then the line, then feeds and the bells of
+--   workers that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
---   number), then the keys, then as many heads.
+--   number), '' or who sends this and the how many-th of theirs it is, then the keys, then as many heads.
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = settling_keys()
 -- A bell's name ends with its worker's.
 keys.own_bells = {}
-for i = 20, #KEYS do keys.own_bells[string.sub(KEYS[i], #keys.bell + 2)] = KEYS[i] end
+for i = 21, #KEYS do keys.own_bells[string.sub(KEYS[i], #keys.bell + 2)] = KEYS[i] end
 local now = clock()
 local stamp = cmsgpack.pack(now)
-local number, n = numbering(stamp), (#ARGV - 3) / 2
+local number, n = numbering(stamp), (#ARGV - 4) / 2
 
 -- The options of tasks that have any, by the places of their keys.
 local args, byte, options, unknown = ARGV, string.byte, {}, {}
-for i = 4, n + 3 do
+for i = 5, n + 4 do
   if byte(args[i + n], 1) ~= 192 then
     local _, opts = cmsgpack.unpack_one(args[i + n], 0)
     options[i] = opts
@@ -29,12 +29,22 @@ for i = 4, n + 3 do
   end
 end
 if #unknown > 0 then return {'UNKNOWN', unknown} end
+
+-- Where tasks are removed, finding their keys does not tell that this call was heard before: its number does. Who has
+-- sent it waits for what comes of it.
+local sender, sending = string.match(ARGV[4], '^(%S+) (%d+)$')
+if sender then
+  local last = redis.call('HGET', keys.control, 's:' .. sender)
+  if last and tonumber(last) >= tonumber(sending) then return {'ok', n} end
+  redis.call('HSET', keys.control, 's:' .. sender, sending)
+  redis.call('HSETNX', KEYS[20], sender, redis.call('LLEN', keys.finished) .. ' ' .. redis.call('LLEN', keys.failures))
+end
 if next(options) and not c[3] then redis.call('HSET', keys.control, 'line', '1') end
 
 local special = {}
 -- Creates the tasks whose keys stand in these places of ARGV.
 local function create(places)
-  local seq, marks, records, plain = redis.call('HLEN', keys.index), {}, {}, {}
+  local seq, marks, records, plain = redis.call('HLEN', keys.index) + (c[4] or 0), {}, {}, {}
   local lined = 0
   for j, i in ipairs(places) do
     local key, at = args[i], 2 * j
@@ -60,11 +70,11 @@ end
 
 local room = ARGV[3] ~= '' and math.max(0, tonumber(ARGV[3]) - redis.call('HLEN', keys.queued)) or math.huge
 local taken, created, lined = 0, 0, 0
-for first = 4, n + 3, AT_ONCE do
-  local last = math.min(first + AT_ONCE - 1, n + 3)
+for first = 5, n + 4, AT_ONCE do
+  local last = math.min(first + AT_ONCE - 1, n + 4)
   local places, seen = newcomers(keys.index, first, last, room - created)
   if #places > 0 then lined = lined + create(places) end
-  created, taken = created + #places, seen - 3
+  created, taken = created + #places, seen - 4
   if seen < last then break end
 end
 if lined > 0 then ring(keys.bell) end

@@ -224,7 +224,8 @@ local function settle(keys, wid, first, last, now, gone)
     if gone and ours == 1 then ours = 0 end
     plan[#plan + 1] = {i, ours, value, at}
   end
-  if #unknown > 0 then return {'UNKNOWN', unknown} end
+  -- Where tasks are removed once their results were collected, one that is not there has been decided.
+  if #unknown > 0 and not redis.call('HGET', keys.control, 'gone') then return {'UNKNOWN', unknown} end
   for n, step in ipairs(plan) do
     local i, ours, value, at = step[1], step[2], step[3], step[4]
     local kind, who, key, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]

@@ -1,0 +1,135 @@
+"""Removing what was collected, where results are not kept: in batches, behind what every controller has
+read.
+
+Owns what is to go and has not gone yet. What may go is the server's to say (``forget``), so nothing here is
+lost by a crash: whoever comes next looks through what is left.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ._codec import Spilled
+from ._large import chunk_fields
+from ._store import Store
+from ._store_calls import Collecting, Ends, Leaving
+
+#: Tasks removed by one call.
+_AT_ONCE: Final = 500
+#: Seconds between two rounds.
+_PAUSE: Final = 0.25
+#: How collectors are named of whose tasks none is kept.
+FORGETS: Final = "~"
+
+
+class Presence:
+    """A controller as the network knows it: its name, its pushes, and whether tasks are removed there, by
+    whomever. Then its pushes are numbered, and it says how far it has read."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.active = token.startswith(FORGETS)
+        self._lock = threading.Lock()
+        self._pushes = 0
+
+    @property
+    def pushes(self) -> int:
+        """The number of the last push."""
+        return self._pushes
+
+    def sending(self) -> str:
+        """What tells the next push from all others; '' where none need be told."""
+        if not self.active:
+            return ""
+        with self._lock:
+            self._pushes += 1
+            return f"{self.token} {self._pushes}"
+
+
+def own_fields(row: Sequence[Any]) -> tuple[str, ...]:
+    """The fields of ``blobs`` that are a call's alone (``_calls``)."""
+    xs = row[4]
+    if type(xs) is not dict or not xs.get("own"):
+        return ()
+    parts = (*xs.values(), *(row[10].values() if type(row[10]) is dict else ()))
+    return tuple(field for part in parts if type(part) is Spilled for field in chunk_fields(part))
+
+
+def leaving(ends: Ends) -> Iterator[Leaving]:
+    """What is to be known of ended tasks to remove them."""
+    for row in ends.finished:
+        yield Leaving(row[3], "", own_fields(row))
+    for row in ends.failed:
+        yield Leaving(row[3], ends.failures[row[3]], own_fields(row))
+
+
+class Clearing:
+    """What is to be removed, for one collector, under whose lock all of this is called but ``add``."""
+
+    def __init__(self, store: Store, word: Callable[[], str]) -> None:
+        self._store = store
+        self._word = word
+        self._tasks: deque[Leaving] = deque()
+        self._tried = 0.0
+        #: What was collected before this controller came, or by one that is gone, lies in front of there.
+        self._until: tuple[int, int] | None = None
+        self._at = (0, 0)
+        self._sweeping = True
+        #: Whether something could not be removed, as others have not come so far.
+        self.waits = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, tasks: Iterable[Leaving]) -> None:
+        """These may go once their results are the user's for good. From any thread."""
+        self._tasks.extend(tasks)
+
+    def due(self) -> bool:
+        """Whether there is something to be removed, and it is time."""
+        if not self._tasks and not self._sweeping:
+            return False
+        many = len(self._tasks) >= 2 * _AT_ONCE and not self.waits
+        return many or time.monotonic() > self._tried + _PAUSE
+
+    def sweep(self) -> None:
+        """Looks through all that is there for what others have left, some at each round."""
+        self._until, self._at, self._sweeping = None, (0, 0), True
+
+    def run(self, collector: Collecting) -> None:
+        """Removes what can be."""
+        if self._sweeping:
+            self._look_through()
+        self._tried, left, going = time.monotonic(), len(self._tasks), True
+        while left and going:
+            batch = [self._tasks.popleft() for _ in range(min(left, _AT_ONCE))]
+            left -= len(batch)
+            try:
+                verdicts = self._store.forget(collector, self._word(), batch)
+            except BaseException:
+                self._tasks.extendleft(reversed(batch))
+                raise
+            stay = [task for task, gone in zip(batch, verdicts, strict=True) if not gone]
+            self._tasks.extend(stay)
+            going = len(stay) < len(batch)
+        self.waits = not going
+
+    def _look_through(self) -> None:
+        if self._until is None:
+            place = self._store.place()
+            self._until = (place.finished, place.failures)
+        finished, failures = self._at
+        _, ends = self._store.since(finished, failures, _AT_ONCE)
+        found: Mapping[str, Leaving] = {task.key: task for task in leaving(ends)}
+        marks = self._store.marks(list(found))
+        ours = FORGETS.encode()
+        self.add(
+            task for task, mark in zip(found.values(), marks, strict=True) if mark and mark.startswith(ours)
+        )
+        at = (ends.next_finished, ends.next_failures)
+        self._sweeping = at != self._at and (at[0] < self._until[0] or at[1] < self._until[1])
+        self._at = at

@@ -1,0 +1,214 @@
+"""Tasks that are removed once their results were collected: those that may, and nothing else with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ground import Ground, Tape
+from rushlight import Rush, RushWorker
+from rushlight._member import Member
+from rushlight._store import Store
+from rushlight._store_calls import Collecting, Leaving
+from rushlight._store_tasks import Encoded
+
+from .resending import batch, numbered
+
+
+def ended(ground: Ground, *keys: str, fail: Sequence[str] = ()) -> Member:
+    """Tasks that a worker has done."""
+    member = ground.member()
+    ground.store.push(batch(*keys))
+    for key in keys:
+        ground.claim(member)
+        (ground.fail if key in fail else ground.finish)(member, key)
+    return member
+
+
+def collector(name: str = "~a", handed_out: int = 0) -> Collecting:
+    """One that has handed out so many of its calls; others are named without ~."""
+    return Collecting(name, "host:1:1", handed_out)
+
+
+def forget(
+    store: Store, *keys: str, word: str = "", handed_out: int = 1, failure: int | str = ""
+) -> list[bool]:
+    """Asks for tasks to be removed, for a collector whose first call was handed out."""
+    return store.forget(collector(handed_out=handed_out), word, [Leaving(key, failure) for key in keys])
+
+
+def sizes(ground: Ground) -> dict[str, int]:
+    """What is kept of tasks on the server, in entries."""
+    hashes = ("index", "failed", "collected", "lapses", "names", "blobs", "deadlines")
+    count = {name: ground.raw.zcard if name == "deadlines" else ground.raw.hlen for name in hashes}
+    return {name: n for name in hashes if (n := count[name](ground.key(name)))}
+
+
+def test_what_was_handed_out_is_removed(ground: Ground) -> None:
+    """Nothing is left of finished and failed tasks but their empty places; other tasks stay as they are."""
+    ended(ground, "a", "b", "c", fail=["b"])
+    ground.store.push(batch("d"))
+    assert [True, True] == ground.store.collect(collector(), 1, ["a", "b"])
+    assert [True, True] == [*forget(ground.store, "a"), *forget(ground.store, "b", failure=0)]
+    assert {"c": "finished", "d": "queued"} == ground.states()
+    assert {"index": 2} == sizes(ground)
+    assert [b"", b""] == [
+        *ground.raw.lrange(ground.key("finished"), 0, 0),
+        *ground.raw.lrange(ground.key("failures"), 0, 0),
+    ]
+    assert (1, 1, 0) == (
+        ground.store.totals().tasks.finished,
+        ground.store.totals().tasks.queued,
+        ground.store.totals().tasks.failed,
+    )
+    assert 2 == ground.store.uncollected()
+
+
+def test_what_was_not_handed_out_stays(ground: Ground) -> None:
+    """A result that its collector may not have given to anybody, or that nobody has collected, or that was
+    collected for an archive, is not removed, whoever asks."""
+    ended(ground, "a", "b", "c")
+    assert [True] == ground.store.collect(collector(), 1, ["a"])
+    assert [True] == ground.store.collect(collector("archive"), 1, ["b"])
+    assert [False, True, True] == forget(ground.store, "a", "b", "c", handed_out=0)
+    assert ["a", "b", "c"] == sorted(ground.states())
+    ground.store.uncollect("~a", {})
+    assert [True] == ground.store.forget(collector("~b"), "", [Leaving("a")])
+    assert ["b", "c"] == sorted(ground.states())
+
+
+def test_nothing_goes_that_a_controller_has_not_read(ground: Ground) -> None:
+    """A controller that waits says how far it has read; what lies behind stays until it has read on, waits
+    for nothing, or is gone."""
+    store = ground.store
+    store.collect(collector("b"), 1, [], "begin")
+    ended(ground, "a", "b", "c", "d", fail=["b"])
+    assert [True] * 4 == store.collect(collector(), 1, ["a", "b", "c", "d"])
+    assert [False, False] == [*forget(store, "a"), *forget(store, "b", failure=0)]
+    store.collect(collector("b"), 2, [], "1 0")
+    assert [True, False, False] == [*forget(store, "a", "c"), *forget(store, "b", failure=0)]
+    store.collect(collector("b"), 3, [], "0 0")
+    store.collect(collector("b"), 4, [], "1 1")
+    assert [True, False] == [*forget(store, "b", failure=0), *forget(store, "c")]
+    store.collect(collector("b"), 5, [], "idle 0")
+    assert [True] == forget(store, "c")
+    store.collect(collector("b"), 6, [], "begin")
+    store.uncollect("b", {})
+    assert [True] == forget(store, "d")
+    assert {} == sizes(ground)
+
+
+def test_a_push_makes_an_idle_controller_wait(ground: Ground) -> None:
+    """What a controller pushes after it had nothing to wait for is kept until it has read the end, also if
+    the word that it is idle comes late."""
+    store = ground.store
+    store.collect(collector("~c2"), 1, [], "begin")
+    tape = Tape(store)
+    store.collect(collector("~c2"), 1, [], "idle 0")
+    said = len(tape.sent) - 1
+    store.push(numbered("a"))
+    tape.play(said)
+    member = ground.member()
+    assert ground.finish(member, *ground.claim(member))
+    assert [True] == store.collect(collector(), 1, ["a"])
+    assert [False] == forget(store, "a")
+    store.collect(collector("~c2"), 2, [], "idle 1")
+    assert [True] == forget(store, "a")
+
+
+def test_a_task_that_is_gone_is_not_made_again(ground: Ground) -> None:
+    """A push that arrives again after its task was done, collected and removed creates nothing; neither is
+    anything decided for it, and its worker hears that it was."""
+    tape = Tape(ground.store)
+    ground.store.push(numbered("a"))
+    pushed = len(tape.sent) - 1
+    member = ground.member()
+    ground.claim(member)
+    results = Tape(member)
+    assert ground.finish(member, "a")
+    assert [True] == ground.store.collect(collector(), 1, ["a"])
+    forget(ground.store, "a", word="")
+    ground.store.collect(collector("~c2"), 1, [], "idle 1")
+    assert [True] == forget(ground.store, "a")
+    assert [b"ok", 1] == tape.play(pushed)[0]
+    assert [0] == results.play()[0][2]
+    assert not ground.finish(member, "a")
+    assert {} == ground.states()
+
+
+def test_a_task_that_is_tried_again_is_not_removed(ground: Ground) -> None:
+    """A failed task that goes back to the queue after its failure was collected stays, and can be removed
+    once it has ended again."""
+    member = ended(ground, "a", fail=["a"])
+    assert [True] == ground.store.collect(collector(), 1, ["a"])
+    assert ["a"] == ground.store.retry(["a"], ignore=True, next_seed=False)
+    assert [True] == forget(ground.store, "a", failure=0)
+    assert {"a": "queued"} == ground.states()
+    ground.claim(member)
+    assert ground.finish(member, "a", 2)
+    assert [True] == forget(ground.store, "a", failure=0)
+    assert {} == sizes(ground)
+
+
+def test_values_stored_apart_go_with_their_task(ground: Ground) -> None:
+    """The fields of large values that are a task's own are removed with it, and no others."""
+    ended(ground, "a")
+    ground.store.large.send("blobs", ground.store.epoch, {"mine": b"v" * 5_000_000, "other": b"v"})
+    assert [True] == ground.store.collect(collector(), 1, ["a"])
+    fields = ("mine", "mine:0", "mine:1")
+    assert [True] == ground.store.forget(collector(handed_out=1), "", [Leaving("a", "", fields)])
+    assert [b"other"] == ground.raw.hkeys(ground.key("blobs"))
+
+
+def test_numbers_of_tasks_go_on(ground: Ground) -> None:
+    """Tasks that come after others were removed have later numbers than all that are there."""
+    ended(ground, "a", "b", "c")
+    assert [True, True] == ground.store.collect(collector(), 1, ["a", "b"])
+    forget(ground.store, "a", "b")
+    ground.store.push(batch("d"))
+    ground.store.record(Encoded(batch("e").keys, batch("e").heads, {}), "f", [ground.payload(y=1)])
+    with Rush(ground.network, ground.url) as rush:
+        assert ["c", "d", "e"] == rush.keys()
+        assert ["c", "e"] == rush.keys("finished")
+    assert 5 == ground.store.place().created
+
+
+def test_a_name_is_given_to_one_call(ground: Ground) -> None:
+    """A name belongs to a call until that was collected or removed; a call that was never made has none."""
+    store = ground.store
+    assert "n\x1f1" == store.name_call("n", "n\x1f1")
+    assert "n\x1f2" == store.name_call("n", "n\x1f2")
+    ended(ground, "n\x1f2")
+    assert "n\x1f2" == store.name_call("n", "n\x1f3")
+    assert "n\x1f2" == store.named("n")
+    assert [True] == store.collect(collector(), 1, ["n\x1f2"])
+    assert [True] == forget(store, "n\x1f2")
+    assert store.named("n") is None
+    assert {} == sizes(ground)
+
+
+def test_readers_go_on_behind_what_was_removed(ground: Ground) -> None:
+    """Who has read tasks keeps them, and reads on; who comes later finds those that are there. Nobody gets a
+    row twice."""
+    with Rush(ground.network, ground.url) as early, RushWorker(ground.network, ground.url) as late:
+        ended(ground, "a", "b", "c")
+        table = early.fetch_finished_tasks()
+        assert ["a", "b", "c"] == early.fetch_new_tasks()["key"].to_list()
+        assert ["a", "b", "c"] == [early._take_streamed().key for _ in range(3) if early._await_streamed(0)]  # type: ignore[union-attr]
+        assert [True, True] == ground.store.collect(collector(), 1, ["a", "c"])
+        forget(ground.store, "a", "c")
+        ended(ground, "d", "e", "f", fail=["e"])
+        assert ["b", "d", "f"] == late.fetch_finished_tasks()["key"].to_list()
+        assert [True] == ground.store.collect(collector(), 2, ["d"])
+        forget(ground.store, "d", handed_out=2)
+        ended(ground, "g")
+        assert ["f", "g"] == early.fetch_new_tasks()["key"].to_list()
+        assert ["a", "b", "c", "f", "g"] == early.fetch_finished_tasks()["key"].to_list()
+        assert ["b", "d", "f", "g"] == late.fetch_finished_tasks()["key"].to_list()
+        assert ["b", "d", "f", "g"] == late.keys("finished")
+        assert {"e", "f", "g"} == {task.key for task in early.stream(timeout=0)}
+        assert 3 == table.height
+        assert [None, "finished", "failed"] == early.states(["a", "b", "e"])
+        assert (3, 1) == (early.n_finished_tasks, early.n_failed_tasks)
+        assert ["b", "f", "g"] == [
+            task.key for task in Rush(ground.network, ground.url).fetch_tasks("finished", as_="tasks")
+        ]
