@@ -234,9 +234,7 @@ class CallVerbs(ReadVerbs):
 
     # --- collecting -------------------------------------------------------------------------------
 
-    def collect(
-        self, collector: Collecting, number: int, keys: Sequence[str], word: str = ""
-    ) -> list[bool]:
+    def collect(self, collector: Collecting, number: int, keys: Sequence[str], word: str = "") -> list[bool]:
         """Gives ended tasks to a collector; True for each that no other was given. The same again for a
         call of the same number. ``word``: how far the collector's controller has read (``Presence``)."""
         said = (collector.token, number, collector.handed_out, collector.process, word)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from ground import Ground, Tape
 from rushlight import Rush, RushWorker
 from rushlight._member import Member
 from rushlight._store import Store
 from rushlight._store_calls import Collecting, Leaving
 from rushlight._store_tasks import Encoded
+from rushlight.errors import DataMissing, UnknownKey
 
 from .resending import batch, numbered
 
@@ -212,3 +215,27 @@ def test_readers_go_on_behind_what_was_removed(ground: Ground) -> None:
         assert ["b", "f", "g"] == [
             task.key for task in Rush(ground.network, ground.url).fetch_tasks("finished", as_="tasks")
         ]
+
+
+@pytest.mark.parametrize("failed", [[], ["a"]])
+def test_who_waits_for_a_task_that_is_removed_hears_so(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, failed: list[str]
+) -> None:
+    """Who waits for a task hears that it is gone, where it ended and was removed between two looks."""
+    ground.store.push(batch("a", "b"))
+    member = ground.member()
+    ground.claim(member, 2)
+
+    def at_once(*_: object) -> bool:
+        (ground.fail if failed else ground.finish)(member, "a")
+        assert [True] == ground.store.collect(collector(), 1, ["a"])
+        assert [True] == forget(ground.store, "a", failure=0 if failed else "")
+        return True
+
+    with Rush(ground.network, ground.url) as rush:
+        monkeypatch.setattr(rush._store, "wait_event", at_once)
+        with pytest.raises(DataMissing, match="keeps no results") as caught:
+            rush.wait_for_tasks(["a", "b"], timeout=60)
+        assert ["a"] == caught.value.fields["keys"]
+        with pytest.raises(UnknownKey):
+            rush.wait_for_tasks(["a"])
