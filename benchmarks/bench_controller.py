@@ -1,9 +1,10 @@
 """What calls of a controller cost, beside ``ProcessPoolExecutor`` in the same run: ``python
-benchmarks/bench_controller.py [--calls N] [--million]``.
+benchmarks/bench_controller.py [--calls N] [--million] [--retention collect|archive [--number N]]``.
 
 Two workers each, no-op calls, interleaved rounds: compare ratios, as a machine's load is in both. CPU is
 that of all processes that have a part in it. ``--million`` also submits a million calls and watches the
-client's memory.
+client's memory. ``--retention`` does only this: it submits and collects a million calls, and watches the
+memory of client and server.
 """
 
 from __future__ import annotations
@@ -102,17 +103,68 @@ def million(controller, n: int = 1_000_000) -> dict[str, object]:
     }
 
 
+def collecting(retention: str, n: int) -> dict[str, object]:
+    """Submits calls and collects their results, with no more than 20,000 under way; memory in MB above that
+    after the first ones."""
+    from rushlight import Controller, Rush
+
+    process, seen, got = psutil.Process(), [], 0
+    with (
+        Controller(f"bench-{retention}", max_workers=2, min_workers=2, retention=retention) as controller,
+        Rush(f"bench-{retention}") as rush,
+    ):
+
+        def memory() -> tuple[int, int]:
+            return process.memory_info().rss, int(rush.server_info()["used_memory"])
+
+        controller.walk(noop, range(20_000))
+        controller.wait()
+        first = len(controller.collect())
+        before, start = memory(), time.perf_counter()
+        for at in range(0, n, 1000):
+            controller.walk(noop, range(at, at + 1000))
+            while at + 1000 - got > 20_000:
+                got += len(controller.collect())
+            if (at + 1000) % (n // 10) == 0:
+                seen.append(
+                    [round((now - then) / 1e6, 1) for now, then in zip(memory(), before, strict=True)]
+                )
+        controller.wait()
+        got += len(controller.collect())
+        seconds = time.perf_counter() - start
+        assert (first, got, len(controller)) == (20_000, n, 0)
+        time.sleep(2.0)
+        left = [round((now - then) / 1e6, 1) for now, then in zip(memory(), before, strict=True)]
+        found = {
+            "calls": n,
+            "calls/s": round(n / seconds),
+            "client and server, MB more, at each tenth": seen,
+            "in the end": left,
+            "server, bytes for each call": round(left[1] * 1e6 / n, 1),
+        }
+        rush.reset()
+        return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--million", action="store_true")
+    parser.add_argument("--retention", choices=["collect", "archive"])
+    parser.add_argument("--number", type=int, default=1_000_000)
     options = parser.parse_args()
     from rushlight import Controller
     from rushlight._server import stop_server
 
     with tempfile.TemporaryDirectory(prefix="rl-bench-") as home:
         os.environ["RUSHLIGHT_HOME"] = str(Path(home).resolve())
+        if options.retention:
+            try:
+                print(json.dumps(collecting(options.retention, options.number), indent=2))
+            finally:
+                stop_server()
+            return
         try:
             cold = [
                 float(subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=True).stdout)

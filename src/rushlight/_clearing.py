@@ -22,6 +22,8 @@ from ._store_calls import Collecting, Ends, Leaving
 _AT_ONCE: Final = 500
 #: Seconds between two rounds.
 _PAUSE: Final = 0.25
+#: Seconds between two words of how far a controller has read, where nothing else is said.
+_WORD: Final = 0.5
 #: How collectors are named of whose tasks none is kept.
 FORGETS: Final = "~"
 
@@ -33,8 +35,12 @@ class Presence:
     def __init__(self, token: str) -> None:
         self.token = token
         self.active = token.startswith(FORGETS)
+        #: How far it has read (``Feed.word``).
+        self.word: Callable[[], str] = str
         self._lock = threading.Lock()
         self._pushes = 0
+        #: When that was told last, whether it waited for nothing then, and as of which push.
+        self._said_at, self._idle, self._idle_since = 0.0, False, 0
 
     @property
     def pushes(self) -> int:
@@ -48,6 +54,20 @@ class Presence:
         with self._lock:
             self._pushes += 1
             return f"{self.token} {self._pushes}"
+
+    def has_word(self) -> bool:
+        """Whether others may wait to hear how far this one has read."""
+        if not self.active or time.monotonic() < self._said_at + _WORD:
+            return False
+        return not self._idle or self._idle_since != self._pushes
+
+    def say(self) -> str:
+        """What is told of that with the next call; '' where nobody wants to know."""
+        if not self.active:
+            return ""
+        self._idle_since, word = self._pushes, self.word()
+        self._idle, self._said_at = word.startswith("idle"), time.monotonic()
+        return word
 
 
 def own_fields(row: Sequence[Any]) -> tuple[str, ...]:
@@ -93,8 +113,12 @@ class Clearing:
         """Whether there is something to be removed, and it is time."""
         if not self._tasks and not self._sweeping:
             return False
-        many = len(self._tasks) >= 2 * _AT_ONCE and not self.waits
-        return many or time.monotonic() > self._tried + _PAUSE
+        return self.many or time.monotonic() > self._tried + _PAUSE
+
+    @property
+    def many(self) -> bool:
+        """Whether it is worth a call of its own now."""
+        return len(self._tasks) >= 2 * _AT_ONCE and not self.waits
 
     def sweep(self) -> None:
         """Looks through all that is there for what others have left, some at each round."""

@@ -29,8 +29,6 @@ _AT_ONCE: Final = 500
 _AT_HAND: Final = 1.0
 #: Results that were read from futures nobody holds any more, and can still be collected: the last so many.
 _READ_KEPT: Final = 1000
-#: Seconds between two words of how far the controller has read, where tasks are removed.
-_WORD: Final = 0.5
 #: Seconds between two looks for collectors that are gone.
 _LOOK_AGAIN: Final = 5.0
 #: Seconds after which one on another host is gone that has not said that it handed out what it holds: it
@@ -96,11 +94,7 @@ class Collector:
         self._lock = threading.RLock()
         self._presence = presence
         self._token = presence.token
-        #: How far the controller has read (``Feed.word``); when that was told last, whether it waited for
-        #: nothing then, and as of which push.
-        self.word: Callable[[], str] = str
-        self._said_at, self._idle, self._idle_since = 0.0, False, 0
-        self._clearing = Clearing(store, self._say) if self._token.startswith(FORGETS) else None
+        self._clearing = Clearing(store, presence.say) if self._token.startswith(FORGETS) else None
         #: The epoch in which the network has heard of this controller.
         self._begun_in = ""
         self._process = _process_name(os.getpid())
@@ -187,41 +181,32 @@ class Collector:
         silence = time.monotonic() - self._given_at
         at_hand = self._told < self._held
         waiting = len(self._read) > _READ_KEPT or len(self._final) > 0
-        waiting = waiting or (self._clearing is not None and self._clearing.due()) or self._has_word()
+        waiting = (
+            waiting or (self._clearing is not None and self._clearing.due()) or self._presence.has_word()
+        )
         return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
 
     def do(self) -> None:
-        """Says so."""
-        with self._lock:
+        """Says so; unless somebody is at his results just now, who does it himself and may take long."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             self.settle()
             silence = time.monotonic() - self._given_at
             if silence > (_AT_HAND if self._told < self._held else _SILENCE / 3):
                 self._ask()
                 self._collect([])
-            elif self._has_word():
+            elif self._presence.has_word():
                 self._collect([])
             if self._clearing is not None and self._clearing.due():
                 self._clear(self._clearing)
+        finally:
+            self._lock.release()
 
     def leave(self, tasks: Iterable[Leaving]) -> None:
         """Nobody collects these any more. From any thread."""
         if self._clearing is not None:
             self._clearing.add(tasks)
-
-    def _has_word(self) -> bool:
-        """Whether others may wait to hear how far the controller has read."""
-        if not self._presence.active or time.monotonic() < self._said_at + _WORD:
-            return False
-        return not self._idle or self._idle_since != self._presence.pushes
-
-    def _say(self) -> str:
-        if not self._presence.active:
-            return ""
-        self._idle_since = self._presence.pushes
-        word = self.word()
-        self._idle = word.startswith("idle")
-        self._said_at = time.monotonic()
-        return word
 
     def _clear(self, clearing: Clearing) -> None:
         """Removes what the user has had."""
@@ -331,6 +316,9 @@ class Collector:
         self.settle()
         if not self._given:
             self._handed_out = self._held
+        if self._clearing is not None and self._clearing.many:
+            # Whoever asks without end leaves nobody else the time for it.
+            self._clear(self._clearing)
 
     def _claim(self, ends: list[_End]) -> None:
         self._unsure = ends
@@ -349,7 +337,7 @@ class Collector:
         self._given_at = time.monotonic()
         handed_out, number = self._handed_out, self._number + 1
         collector = Collecting(self._token, self._process, handed_out)
-        word = self._say()
+        word = self._presence.say()
         verdicts = self._store.collect(collector, number, keys, word)
         self._presence.active = self._store.removes
         if self._begun_in != self._store.epoch:

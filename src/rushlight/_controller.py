@@ -113,7 +113,7 @@ class Controller(Kin, concurrent.futures.Executor):
             self._another_store(), self._register, self._ends, self._collector, self._pass_on, presence
         )
         self._feed.prefix = self._prefix
-        self._collector.word = self._feed.word
+        presence.word = self._feed.word
         self._sender = Sender(self._another_store(), self._not_sent, presence.sending)
         self._launches = Launches(
             self._rush,
