@@ -232,5 +232,8 @@ class Life:
 
 
 def verdicts_of(reply: Any) -> list[bool]:
-    """What became of each task. Where all was plain the reply is no list, and the one task was decided."""
-    return [bool(decided) for decided in reply[2]] if type(reply) is list else [True]
+    """What became of each task. Where all was plain the reply is no list, and the one task was decided; or it
+    has their number instead of a list, and all were."""
+    if type(reply) is not list:
+        return [True]
+    return [True] * reply[2] if type(reply[2]) is int else [bool(decided) for decided in reply[2]]

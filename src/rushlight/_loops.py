@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +16,7 @@ from ._isolated import Ended, Isolation
 from ._records import Task
 from ._store import Store
 from ._store_ends import CRASHED
+from ._store_tasks import NIL
 from ._turns import Turns
 from ._worker import RushWorker
 from .errors import ConfigError
@@ -36,7 +36,7 @@ def worker_loop(fn: Callable[..., Any], /, *, seeded: bool = True, **constants: 
     ``start_workers(kwargs=...)`` adds to the constants.
 
     One round trip per task while there are tasks; where they take less than two milliseconds, workers under a
-    supervisor take several at once, up to 32, and send the results together.
+    supervisor take several at once, up to 128, and send the results together.
     """
     return Loop(_function(fn), constants, seeded=seeded)
 
@@ -80,20 +80,22 @@ class Loop:
 
     def __call__(self, worker: RushWorker, /, **constants: Any) -> None:
         fixed = self.constants | constants
-        before = _seeds.state() if self.seeded else None
+        fn, store, seeded = self.__wrapped__, worker._store, self.seeded
+
+        def run(task: Task) -> Settled:
+            if seeded:
+                _seeds.put(worker._seed_of(task))
+            try:
+                return _finished(store, fn(**task.xs, **fixed))
+            except (Exception, SystemExit) as error:
+                return _failed(store, error)
+
+        before = _seeds.state() if seeded else None
         try:
-            _work_off(worker, lambda task: self._run(worker, task, fixed), ahead=True)
+            _work_off(worker, run, ahead=True)
         finally:
             if before is not None:
                 _seeds.restore(before)
-
-    def _run(self, worker: RushWorker, task: Task, constants: Mapping[str, Any]) -> Settled:
-        if self.seeded:
-            _seeds.put(worker._seed_of(task))
-        try:
-            return _finished(worker._store, self.__wrapped__(**task.xs, **constants))
-        except (Exception, SystemExit) as error:
-            return _failed(worker._store, error)
 
 
 class IsolatedLoop(Loop):
@@ -135,8 +137,7 @@ class IsolatedLoop(Loop):
         return _judged(store, isolation.run(call, limit), limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What became of a task, encoded: ``kind`` f (finished) or x (failed), and large values beside."""
 
     kind: str
@@ -154,11 +155,13 @@ def _work_off(worker: RushWorker, run: Callable[[Task], Settled], *, ahead: bool
     """Takes tasks and runs them, until the worker is to leave."""
     with Turns(worker, ahead=ahead) as turns:
         while (task := turns.take()) is not None:
-            settled = run(task)
-            turns.settle(settled.kind, settled.payload, settled.spilled)
+            turns.settle(*run(task))
 
 
 def _finished(store: Store, result: Any) -> Settled:
+    plain = store.codec.encode_plain(result if type(result) is dict else {"y": result})
+    if plain is not None:
+        return Settled("f", plain + NIL, {})
     ys = _inputs.one_task(result, "the result") if isinstance(result, Mapping) else {"y": result}
     spilled: dict[str, bytes] = {}
     payload = store.encode_results([ys], [None], spilled)[0]

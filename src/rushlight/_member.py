@@ -155,11 +155,18 @@ class Member(Life):
     ) -> tuple[list[bool], list[bytes]]:
         """Settles tasks and takes up to n, its share of the queue at most, without waiting; of several it may
         begin with the others later than with the first."""
-        flat = [part for verdict in verdicts for part in self._told_of(verdict)]
+        who: bytes = b""
+        flat: list[str | bytes]
+        if verdicts and all(map(_is_plain, verdicts)):
+            who = self._first
+            flat = [verdict.key for verdict in verdicts]
+            flat += [verdict.payload for verdict in verdicts]
+        else:
+            flat = [part for verdict in verdicts for part in self._told_of(verdict)]
         number = self._next_number()
 
         def pack(member: MemberArgs) -> list[bytes]:
-            call = self.store.scripts.exchange(member, self._worker, n, number, *flat)
+            call = self.store.scripts.exchange(member, self._worker, n, number, who, *flat)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
         reply = self._write(pack)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 #: Seconds of work that a worker may have in hand beyond the task it is at.
 IN_HAND = 0.002
-#: Tasks it takes at most: a trip costs next to nothing per task from a few dozen on.
-MOST = 32
+#: Tasks it takes at most: a trip costs next to nothing per task from a hundred on.
+MOST = 128
 
 
 @dataclass(frozen=True, slots=True)

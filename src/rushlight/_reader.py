@@ -20,19 +20,16 @@ from . import _inputs
 from ._blocks import gc_paused
 from ._changes import Changes
 from ._counting import Counting
-from ._records import Task, TaskState, WaitResult
+from ._records import Task, TaskState
 from ._store import Store
 from ._store_finished import Restarted, Rows, View
 from ._store_reads import Standing
-from ._store_tasks import refuse_removed, unknown_keys
+from ._store_tasks import unknown_keys
 from ._tables import FinishedTable, StatedRow, build_table, check_request
-from .errors import DataMissing
-
-#: Seconds a wait blocks at most before it looks at leases again.
-_BLOCK = 5.0
+from ._waits import BLOCK, FINISHED, Waits, left_of
 
 
-class TaskReader(Counting):
+class TaskReader(Waits, Counting):
     """Tables, states, counts and waits. Thread-safe; every table is from one instant."""
 
     _store: Store
@@ -103,7 +100,7 @@ class TaskReader(Counting):
         """The finished tasks in completion order, the same for every reader."""
         check_request(as_, fields)
         with self._reading:
-            self._look(_FINISHED, as_)
+            self._look(FINISHED, as_)
             return self._finished.table(as_, fields)
 
     def fetch_new_tasks(
@@ -117,9 +114,9 @@ class TaskReader(Counting):
         view: View | None = None
         while True:
             with self._reading:
-                self._look(_FINISHED, as_, view)
+                self._look(FINISHED, as_, view)
                 start = self._seen
-                left = _left(deadline)
+                left = left_of(deadline)
                 if len(self._finished) > start or left <= 0:
                     new = self._finished.table(as_, fields, start=start)
                     self._seen = len(self._finished)
@@ -127,7 +124,7 @@ class TaskReader(Counting):
                 known = self._places
             standing, view = self._watch(left), None
             if standing.finished == known and standing.epoch == self._read_epoch:
-                view = self._store.finished_view(known, standing.event, min(left, _BLOCK, standing.next_due))
+                view = self._store.finished_view(known, standing.event, min(left, BLOCK, standing.next_due))
 
     def _unsee(self, seen: int) -> None:
         """Tasks from number ``seen`` on are new again: who asked for them did not get them."""
@@ -152,7 +149,7 @@ class TaskReader(Counting):
             at = self._places
             view, seen = seen, None
             if view is None or view.cursor != at:
-                view = self._store.finished_view(at) if states is _FINISHED else self._store.view(states, at)
+                view = self._store.finished_view(at) if states is FINISHED else self._store.view(states, at)
             if view.epoch != self._read_epoch:
                 self._read_epoch = view.epoch
                 self._finished.clear()
@@ -218,74 +215,9 @@ class TaskReader(Counting):
         wanted = _inputs.one_state(state)
         if wanted is TaskState.FINISHED:
             with self._reading:
-                self._look(_FINISHED)
+                self._look(FINISHED)
                 return self._finished.keys()
         return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
-
-    # --- waiting --------------------------------------------------------------------------------
-
-    def wait_for_tasks(self, keys: Iterable[str], timeout: float | None = None) -> WaitResult:
-        """Waits until all the tasks are finished or failed, the time runs out, or no worker is left that
-        could do them (``no_workers``: there were workers, none lives, and none is being started here).
-
-        Never polls: woken by every change. Raises UnknownKey at once for keys the network does not have,
-        DataMissing if the network is reset meanwhile.
-        """
-        wanted = _inputs.key_list(keys)
-        limit = _inputs.seconds(timeout, "timeout", none=True)
-        deadline = None if limit is None else time.monotonic() + limit
-        standing = self._watch(_left(deadline))
-        states = dict(zip(wanted, self._store.look(wanted), strict=True))
-        unknown = [key for key, state in states.items() if state is None]
-        if unknown:
-            raise unknown_keys(unknown, self._store.network)
-        epoch = standing.epoch
-        pending = {key: None for key, state in states.items() if state not in _FINAL}
-        while pending:
-            if standing.live_workers == 0 and not self._more_may_come():
-                states |= zip(pending, self._store.look(list(pending)), strict=True)
-                settled = all(state in _FINAL for state in states.values())
-                return WaitResult.of(wanted, states, "done" if settled else "no_workers")
-            left = _left(deadline)
-            if left <= 0:
-                return WaitResult.of(wanted, states, "timeout")
-            self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
-            if len(pending) > _MANY:
-                # One event cannot have been all of them: the next few are looked at together.
-                time.sleep(min(left, _BREATH))
-            before, standing = standing, self._watch(left)
-            if standing.epoch != epoch:
-                raise DataMissing(f"network {self._store.network!r} was reset meanwhile", keys=list(pending))
-            found, removed = self._settled_since(before, standing, states)
-            states |= found
-            for key in found:
-                pending.pop(key, None)
-            if removed and pending:
-                refuse_removed(list(pending), self._store.look(list(pending)), self._store.network)
-        return WaitResult.of(wanted, states, "done")
-
-    def _settled_since(
-        self, before: Standing, now: Standing, states: dict[str, TaskState | None]
-    ) -> tuple[dict[str, TaskState | None], bool]:
-        """The final states reached between two looks, of the tasks waited for; and whether tasks that ended
-        between were removed."""
-        found: dict[str, TaskState | None] = {}
-        removed = False
-        if now.failures > before.failures:
-            failed = self._store.failures(before.failures)[1]
-            removed = "" in failed
-            for key in failed:
-                if key in states:
-                    found[key] = TaskState.FAILED
-        if now.finished > before.finished:
-            with self._reading:
-                self._look(_FINISHED)
-                row, empty = self._finished.holes.row_at(before.finished)
-                for key in self._finished.keys(row):
-                    if key in states:
-                        found[key] = TaskState.FINISHED
-                removed = removed or empty
-        return found, removed
 
     def changes(self) -> Changes:
         """This moment of the network; its ``wait`` returns at the next change of any task or worker."""
@@ -312,17 +244,17 @@ class TaskReader(Counting):
             self._read_stream()
             if self._stream_ready:
                 return True
-            left = _left(deadline)
+            left = left_of(deadline)
             if left <= 0:
                 return False
             standing = self._watch(left)
             seen = (standing.finished, standing.failures)
             if seen == self._streamed and standing.epoch == self._read_epoch:
-                self._store.wait_event(standing.event, min(left, _BLOCK, standing.next_due))
+                self._store.wait_event(standing.event, min(left, BLOCK, standing.next_due))
 
     def _read_stream(self) -> None:
         with self._reading:
-            self._look(_FINISHED)
+            self._look(FINISHED)
             start, failures = self._streamed
             epoch, failed_keys = self._store.failures(failures)
             if epoch != self._read_epoch:
@@ -344,25 +276,11 @@ class TaskReader(Counting):
 
     def _watch(self, left: float) -> Standing:
         """How things stand, workers whose lease ran out declared lost first."""
-        standing = self._store.watch(min(left, _BLOCK) + 2.0)
+        standing = self._store.watch(min(left, BLOCK) + 2.0)
         if standing.overdue:
             self._store.reap()
-            standing = self._store.watch(min(left, _BLOCK) + 2.0)
+            standing = self._store.watch(min(left, BLOCK) + 2.0)
         return standing
-
-    def _more_may_come(self) -> bool:
-        """Whether workers may still appear: none has ever, so somebody may be about to start some."""
-        return not self._store.worker_states()
-
-
-_FINISHED = (TaskState.FINISHED,)
-_FINAL = (TaskState.FINISHED, TaskState.FAILED)
-#: Where more tasks than this are waited for, seconds from an event to the look at what has come.
-_MANY, _BREATH = 100, 0.002
-
-
-def _left(deadline: float | None) -> float:
-    return _BLOCK if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _stated(view: View) -> list[StatedRow]:

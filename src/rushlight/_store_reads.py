@@ -21,7 +21,7 @@ _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
 #: When it started, then its number.
 _by_start = itemgetter(8, 7)
-_LETTERS = {b"q": TaskState.QUEUED, b"r": TaskState.RUNNING, b"f": TaskState.FINISHED, b"x": TaskState.FAILED}
+_LETTERS = {"q": TaskState.QUEUED, "r": TaskState.RUNNING, "f": TaskState.FINISHED, "x": TaskState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,9 @@ class ReadVerbs(FinishedReads):
         """The states of tasks; None for a key the network does not have."""
         if not keys:
             return []
-        reply = self.link.call(self.scripts.look(False, *keys))
-        self.heard(reply[0])
-        return [_LETTERS.get(letter) for (letter,) in reply[1:]]
+        told, letters = self.link.call(self.scripts.look(False, *keys))
+        self.heard(told)
+        return list(map(_LETTERS.get, letters.decode()))
 
     def look_up(self, key: str) -> View:
         """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's
@@ -129,7 +129,7 @@ class ReadVerbs(FinishedReads):
         told, found = self.link.call(self.scripts.look(True, key))
         epoch = self.heard(told)
         parts: list[bytes] = found[1:2]
-        state = _LETTERS.get(found[0])
+        state = _LETTERS.get(found[0].decode())
         failed, conditions = self._failed_rows(parts if state is TaskState.FAILED else [])
         return View(
             epoch=epoch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, repeat, takewhile
 from typing import Any
 
@@ -39,9 +40,16 @@ class Encoded:
     plain: bool = True
     #: Tells a call that sends tasks from every other, where they are sent once (see the script).
     sending: Callable[[], str] | None = None
+    #: The keys were made for this batch, so that a call has created all of its tasks or none.
+    fresh: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def unseen(self) -> str:
+        """What tells the script so, and that the tasks have no options."""
+        return "new" if self.fresh and self.plain and self.keys else ""
 
     def beyond(self, n: int) -> Encoded:
         """All but the first n, whose large values have been stored."""
@@ -77,7 +85,7 @@ class TaskVerbs(StoreBase):
                 except EncodeError as error:
                     raise placed(error, i, len(xss)) from error
         workers = dict.fromkeys(options["w"] for options in opts or () if options and "w" in options)
-        return Encoded(keys, heads, spilled, tuple(workers), plain=not opts)
+        return Encoded(keys, heads, spilled, tuple(workers), plain=not opts, fresh=True)
 
     def encode_results(
         self, yss: Sequence[Fields], ys_extra: Sequence[Fields | None], spilled: dict[str, bytes]
@@ -123,7 +131,7 @@ class TaskVerbs(StoreBase):
 
         def pack(epoch: str) -> list[bytes]:
             calls = list(in_calls(batch)) or [()]
-            sending = batch.sending or _unnumbered
+            sending = batch.sending or partial(str, batch.unseen)
             ahead = [
                 self.scripts.push(epoch, batch.workers, False, "", sending(), *call) for call in calls[:-1]
             ]
@@ -173,10 +181,6 @@ class TaskVerbs(StoreBase):
             lambda epoch: self.scripts.drop(epoch, call, packed, every=keys is None, keys=tuple(keys or ()))
         )
         return [key.decode() for key in reply[1]]
-
-
-def _unnumbered() -> str:
-    return ""
 
 
 def head_of(key: str, xs: bytes) -> bytes:

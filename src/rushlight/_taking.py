@@ -52,8 +52,9 @@ class Taking(TaskReader):
     def _read_taken(self, values: list[bytes]) -> list[Task]:
         one = len(values) == 1
         rows = [self._store.running_row(values[0])] if one else self._store.running_rows(values)
-        quick = taken_task(rows[0]) if one else None
-        tasks = [quick] if quick else self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
+        tasks = [task for row in rows if (task := taken_task(row))]
+        if len(tasks) < len(rows):
+            tasks = self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
         for task in tasks:
             self._held[task.key] = task.attempt
         limits = [row[2]["t"] for row in rows if row[2] and row[2].get("t")]

@@ -28,6 +28,8 @@ from .errors import StoreError, UnknownKey, WorkerLost
 _WAIT = 5.0
 #: Seconds without a beginning or an end after which a task takes long.
 _LONG = 0.005
+#: Seconds of work after which the rest of what was taken at once is left to others: it was to take less.
+_ENOUGH = 0.01
 
 
 class Turns:
@@ -78,7 +80,7 @@ class Turns:
     def take(self) -> Task | None:
         """The next task, running here; None once the worker is to leave. Waits for one, woken by the push."""
         with self._lock:
-            if self._torn:
+            if self._torn or (self._seconds > _ENOUGH and self._ahead):
                 self._put_back()
             if not self._ahead:
                 self._receive(self._next())
@@ -100,7 +102,8 @@ class Turns:
             task, self._task = self._task, None
             if task is None:
                 raise RuntimeError("no task is taken")
-            self._ran, self._seconds = self._ran + 1, self._seconds + seconds
+            self._ran += 1
+            self._seconds += seconds
             self._longest = max(self._longest, seconds)
             self._done.append(self._worker._verdict(task.key, kind, payload))
             if spilled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,25 @@ def test_a_long_task_holds_up_nobody(rush: Rush, path: Path) -> None:
     Path(f"{path}.go").write_text("")
     assert rush.wait_for_tasks(keys, timeout=60)
     assert dict.fromkeys(range(400), 1) == Counter(noted(path))
+
+
+def test_tasks_that_grow_long_are_left_to_others(rush: Rush, worker: RushWorker) -> None:
+    """Of a hundred taken at once, as those before were short, soon all but one are in the queue again."""
+    running: list[int] = []
+
+    def grow(x: int) -> None:
+        if x >= 300:
+            threading.Event().wait(0.003)
+            running.append(rush.n_running_tasks)
+            if x == 320:
+                rush.empty_queue()
+
+    rush.push_tasks([{"x": x} for x in range(1000)])
+    rush.push_tasks([], terminate_workers=True)
+    worker._journal = Journal()
+    worker_loop(grow, seeded=False)(worker)
+    assert max(running) > 20
+    assert max(running[6:]) <= 2
 
 
 def test_a_long_task_can_be_cancelled(rush: Rush, path: Path, wait_until: Wait) -> None:

@@ -118,6 +118,21 @@ def test_a_worker_can_wait_too(rush: Rush, worker: RushWorker) -> None:
     assert "done" == worker.wait_for_tasks(keys, timeout=5).reason
 
 
+def test_a_wait_for_many_looks_seldom(
+    rush: Rush, worker: RushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each of a thousand events: the longer the rest will take, the more come between two looks."""
+    keys = worker.push_running_tasks([{"x": 1}] * 1000)
+    looks: list[float] = []
+    watch = rush._store.watch
+    monkeypatch.setattr(rush._store, "watch", lambda seconds: looks.append(seconds) or watch(seconds))
+    waiting = Background(rush.wait_for_tasks, keys, 60)
+    for key in keys:
+        worker.finish_task(key, {"y": 1})
+    assert keys == waiting.result(60).done
+    assert len(looks) <= 300
+
+
 def test_a_wait_for_unknown_tasks_is_an_error(rush: Rush) -> None:
     """At once, with the key."""
     keys = rush.push_finished_tasks([{"x": 1}], [{"y": 1}])

@@ -70,6 +70,19 @@ def test_the_number_of_commands_does_not_grow(ground: Ground, full: bool) -> Non
     assert found[0] == found[1]
 
 
+def test_results_of_first_attempts_are_told_in_short(ground: Ground) -> None:
+    """A key and a payload each; and where one of the tasks is not as it should be, each has its answer."""
+    keys = ground.push(3)
+    worker = ground.member("ann")
+    exchange(ground, worker, [], 3)
+    tape = Tape(worker)
+    assert [True] * 3 == worker.exchange([ground.finishing(key) for key in keys], {}, 1)[0]
+    ((sent, _),) = tape.sent
+    assert (3, 1) == (sent.count(ground.payload()), sent.count(worker._first))
+    assert 3 == tape.play()[-1][2].count(1)
+    assert {b"f:ann": b"3"}.items() <= ground.raw.hgetall(ground.key("tallies")).items()
+
+
 def test_said_again_it_is_the_same(ground: Ground) -> None:
     """The duplicate settles nothing anew and takes nothing more."""
     keys = ground.push(6)

@@ -124,3 +124,25 @@ def test_many_workers_cost_a_call_nothing(ground: Ground, worker: RushWorker) ->
     worker.finish_task(worker.push_running_task(XS), YS)
     for name in ("control", "tallies"):
         assert b"hashtable" == ground.raw.object("encoding", ground.key(name))
+
+
+def test_queueing_many(ground: Ground) -> None:
+    """A dozen commands for a thousand tasks: of their keys, made for this call, the first and the last are
+    looked for."""
+    with Rush(ground.network, ground.url) as rush:
+        rush.push_tasks([XS])
+        with Stats(ground.raw) as stats:
+            rush.push_tasks([XS] * 1000)
+    once = dict.fromkeys(("time", "hlen", "rpush", "exists", "evalsha"), 1)
+    assert {**once, "hmget": 2, "hset": 2} == stats.calls
+
+
+def test_looking_at_many(ground: Ground, worker: RushWorker) -> None:
+    """Where they are in larger numbers is not asked task by task."""
+    with Rush(ground.network, ground.url) as rush:
+        keys = rush.push_tasks([XS] * 1500)
+        worker.fail_tasks([task.key for task in worker.pop_tasks(3)][:1])
+        with Stats(ground.raw) as stats:
+            states = rush.states([*keys, "nobody"])
+    assert ["failed", "running", "running", *["queued"] * 1497, None] == states
+    assert {"evalsha": 1, "hget": 1, "hlen": 3, "hkeys": 2, "hmget": 2} == stats.calls

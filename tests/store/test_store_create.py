@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from ground import Ground, Tape, lose_reply, new_tasks
@@ -39,6 +41,28 @@ def test_a_push_sent_again_creates_nothing(ground: Ground) -> None:
     tape.play()
     assert {key: "finished"} == ground.states()
     assert [] == ground.account().order
+
+
+def test_a_large_push_sent_again_creates_nothing(ground: Ground) -> None:
+    """Nor do those of plain tasks, where a call looks whether it has created all of them already."""
+    with Rush(ground.network, ground.url) as rush:
+        tape = Tape(rush._store)
+        keys = rush.push_tasks([{"x": 1}] * 300)
+        assert keys[:1] == ground.claim(ground.member())
+        tape.play()
+        assert keys[1:] == ground.account().order
+        assert 299 == len(rush.empty_queue())
+        tape.play(0)
+        assert {"failed": 299, "running": 1} == Counter(ground.states().values())
+
+
+def test_numbers_of_tasks_grow_by_one(ground: Ground) -> None:
+    """Over the borders of their encoding, and of calls."""
+    with Rush(ground.network, ground.url) as rush:
+        for n in (1, 126, 2, 130, 4000, 1):
+            keys = rush.push_tasks([{"x": 1}] * n)
+        assert list(range(1, 4261)) == sorted(row[7] for row in ground.store.view(["queued"]).queued)
+        assert keys == ground.account().order[-1:]
 
 
 def test_a_push_whose_reply_is_lost_happens_once(ground: Ground) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from ground import Ground, Stats, Tape, blocked, lose_reply
 from harness import Background, keys_of, wait_until
-from rushlight import Rush, _reader
+from rushlight import Rush, _reader, _waits
 from rushlight._records import Counts, TaskState
 from rushlight._store_base import new_epoch
 from rushlight.errors import DataMissing, UnknownKey
@@ -119,7 +119,8 @@ def test_a_late_reset_deletes_nothing_new(ground: Ground) -> None:
 def test_a_reset_wakes_who_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch, workers: bool) -> None:
     """A wait for tasks that are gone ends with the reset, and one for new tasks goes on in the network that
     begins after it; neither looks by itself."""
-    monkeypatch.setattr(_reader, "_BLOCK", 600.0)
+    for module in (_reader, _waits):
+        monkeypatch.setattr(module, "BLOCK", 600.0)
     with Rush(ground.network, ground.url) as rush, Rush(ground.network, ground.url) as other:
         keys = rush.push_tasks([{"x": 1}])
         gone, new = Background(rush.wait_for_tasks, keys, 600.0), Background(other.fetch_new_tasks, 600.0)
@@ -136,7 +137,8 @@ def test_a_reset_wakes_who_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch
 
 def test_the_beginning_of_a_network_wakes_who_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits on a name that holds nothing hears of its first worker and of its first task."""
-    monkeypatch.setattr(_reader, "_BLOCK", 600.0)
+    for module in (_reader, _waits):
+        monkeypatch.setattr(module, "BLOCK", 600.0)
     with Rush(ground.network, ground.url) as rush:
         new = Background(rush.fetch_new_tasks, 600.0)
         wait_until(lambda: blocked(ground) == 1)

@@ -2,10 +2,11 @@
 -- no more than its share of the queue, begins with the first, and tells later when it began with the others.
 -- KEYS: control index running finished failed failures tallies events, then the line (queued queue bell leases
 --   where no more than the plain queue is in use).
--- ARGV: epoch, worker id, token, packed worker id, most tasks to take, claim number, then per task to be settled:
---   'f' or 'x', who, key, payload.
--- Reply: {letter, queued or -1, verdicts, running records, microseconds to the next delayed task or -1}, or
---   UNKNOWN, or LINE, or a refusal of the gate.
+-- ARGV: epoch, worker id, token, packed worker id, most tasks to take, claim number, who ('' or the worker's first
+--   attempt: then all are finished by it), then per task to be settled: 'f' or 'x', who, key, payload; or, with who, the
+--   keys, then the payloads.
+-- Reply: {letter, queued or -1, verdicts or how many this worker decided, which is all, running records, microseconds
+--   to the next delayed task or -1}, or UNKNOWN, or LINE, or a refusal of the gate.
 -- include: gate line settle claim
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if refused then return refused end
@@ -13,9 +14,14 @@ local keys = settling_keys()
 keys.leases = keys.leases or KEYS[12]
 if me.line and not keys.full then return {'LINE'} end
 local now = clock()
-local stop, verdicts = settle(keys, ARGV[2], 7, #ARGV, now)
+local stop, verdicts
+if ARGV[7] == '' then
+  stop, verdicts = settle(keys, ARGV[2], 8, #ARGV, now)
+else
+  stop, verdicts = settle_firsts(keys, ARGV[2], ARGV[7], 8, (#ARGV - 7) / 2, now)
+end
 if stop then return stop end
-if #verdicts > 0 then announce(keys.events, me.watch, now) end
+if #ARGV > 7 then announce(keys.events, me.watch, now) end
 local n = tonumber(ARGV[5])
 if n > 1 then
   local workers = math.max(1, redis.call('ZCARD', keys.leases))

@@ -1,11 +1,47 @@
--- include: gate line settle create
 -- Queues tasks where their options say: for all (by priority), for one worker, or until others have
 -- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
 -- KEYS: control index running finished failed failures tallies events, then the line, then feeds and the bells of
 --   workers that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
---   number), '' or who sends this and the how many-th of theirs it is, then the keys, then as many heads.
+--   number), '' or who sends this and the how many-th of theirs it is or 'new' (no task has options, and the keys were
+--   made for this very call, so that it has created all or none of them), then the keys, then as many heads.
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
+-- include: gate create
+if ARGV[4] == 'new' then
+  local args, index, n = ARGV, KEYS[2], (#ARGV - 4) / 2
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone')
+  local refused = wrong_epoch(c[1], args[1])
+  if refused then return refused end
+  local known = redis.call('HMGET', index, args[5], args[n + 4])
+  -- Where tasks were removed, that these are not there does not tell of those between them.
+  if not known[1] and not known[2] and not c[3] then
+    local now, seq, char = clock(), redis.call('HLEN', index), string.char
+    -- Time and number of a task but for the last byte, and the last task of which they are so.
+    local stamp, lead, run = cmsgpack.pack(now), nil, seq
+    for first = 5, n + 4, AT_ONCE do
+      local last, marks, records, at = math.min(first + AT_ONCE - 1, n + 4), {}, {}, 1
+      for i = first, last do
+        seq = seq + 1
+        if seq > run then
+          lead = stamp .. string.sub(cmsgpack.pack(seq), 1, -2)
+          run = seq < 128 and 127 or seq - seq % 256 + 255
+        end
+        local key = args[i]
+        marks[at], marks[at + 1] = key, ''
+        records[at], records[at + 1] = key, '\1' .. args[i + n] .. lead .. char(seq % 256)
+        at = at + 2
+      end
+      redis.call('HSET', index, unpack(marks))
+      redis.call('HSET', KEYS[9], unpack(records))
+      redis.call('RPUSH', KEYS[10], unpack(args, first, last))
+    end
+    ring(KEYS[14])
+    if args[2] == '1' then redis.call('HSET', KEYS[1], 'drain', '1') end
+    announce(KEYS[8], c[2], now)
+    return {'ok', n}
+  end
+end
+-- include: gate line settle create
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end

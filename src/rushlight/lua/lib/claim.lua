@@ -15,16 +15,19 @@ end
 -- Takes up to n tasks off a line that is the plain queue alone, with as few commands as one: keys, records, and
 -- whether there are no more.
 local function take_many(keys, n)
-  local names, values, dry = {}, {}, false
-  while #names < n and not dry do
-    local found = redis.call('LPOP', keys.queue, n - #names)
+  local names, values, taken, dry = {}, {}, 0, false
+  while taken < n and not dry do
+    local found = redis.call('LPOP', keys.queue, n - taken)
     dry = not found
     for i, value in ipairs(found and redis.call('HMGET', keys.queued, unpack(found)) or {}) do
       -- None: it was cancelled.
-      if value then names[#names + 1], values[#values + 1] = found[i], value end
+      if value then
+        taken = taken + 1
+        names[taken], values[taken] = found[i], value
+      end
     end
   end
-  if #names > 0 then redis.call('HDEL', keys.queued, unpack(names)) end
+  if taken > 0 then redis.call('HDEL', keys.queued, unpack(names)) end
   return names, values, dry
 end
 
@@ -73,10 +76,11 @@ local function claim(keys, wid, worker, number, n, me, now, ahead)
   end
   local stamp, mark = cmsgpack.pack(now), ahead and #names > 1 and '\0' or ''
   for first = 1, #names, 1000 do
-    local records = {}
+    local records, at = {}, 0
     for i = first, math.min(first + 999, #names) do
       values[i] = worker .. values[i] .. stamp
-      records[#records + 1], records[#records + 2] = names[i], values[i]
+      records[at + 1], records[at + 2] = names[i], values[i]
+      at = at + 2
     end
     redis.call('HSET', keys.running, unpack(records))
   end

@@ -178,40 +178,46 @@ local function finish(keys, key, value, payload, stamp)
   if keys.full then wind_up(keys, key, value) end
 end
 
+-- Files the records of so many tasks, each another's, that are all finished now.
+local function file_many(keys, n, names, values, records)
+  redis.call('HDEL', keys.running, unpack(names))
+  local before, places = redis.call('RPUSH', keys.finished, unpack(records)) - n, {}
+  for j = 1, n do
+    places[2 * j - 1], places[2 * j] = names[j], before + j - 1
+  end
+  redis.call('HSET', keys.index, unpack(places))
+  for j = 1, keys.full and n or 0 do wind_up(keys, names[j], values[j]) end
+end
+
 -- Finishes a batch with as few commands as one task takes, where all is as it should be: results only, each of a
 -- task of its own that this attempt holds. Returns how many, or nil where one by one is the way, before any write.
-local function finish_many(keys, first, last, stamp)
-  local n, names, values, records, places, seen = 0, {}, {}, {}, {}, {}
+local function finish_many(keys, args, first, last, stamp)
+  local n, names, values, records, seen = 0, {}, {}, {}, {}
   for i = first, last, 4 do
     n = n + 1
-    names[n] = ARGV[i + 2]
-    if ARGV[i] ~= 'f' or seen[names[n]] then return nil end
+    names[n] = args[i + 2]
+    if args[i] ~= 'f' or seen[names[n]] then return nil end
     seen[names[n]] = true
   end
   if n > 1000 then return nil end
   for j, value in ipairs(redis.call('HMGET', keys.running, unpack(names))) do
     local i = first + 4 * (j - 1)
-    local who = ARGV[i + 1]
+    local who = args[i + 1]
     if not value or string.sub(value, 1, #who) ~= who then return nil end
-    values[j], records[j] = value, '\156' .. value .. stamp .. ARGV[i + 3]
+    values[j], records[j] = value, '\156' .. value .. stamp .. args[i + 3]
   end
-  redis.call('HDEL', keys.running, unpack(names))
-  local length = redis.call('RPUSH', keys.finished, unpack(records))
-  for j = 1, n do
-    places[2 * j - 1], places[2 * j] = names[j], string.format('%d', length - n + j - 1)
-  end
-  redis.call('HSET', keys.index, unpack(places))
-  for j = 1, keys.full and n or 0 do wind_up(keys, names[j], values[j]) end
+  file_many(keys, n, names, values, records)
   return n
 end
 
 -- Settles a batch: ARGV from `first` on in fours: 'f' or 'x', who, key, payload. All keys are looked at
 -- before the first write, so an unknown one leaves everything as it was. Returns the refusal, or nil and
 -- the list of 1 (decided by this worker) and 0 (by another). `gone`: a life that is over decides nothing more,
--- also where another goes by its id by now.
-local function settle(keys, wid, first, last, now, gone)
+-- also where another goes by its id by now. `args`: what stands in the place of ARGV.
+local function settle(keys, wid, first, last, now, gone, args)
+  args = args or ARGV
   local stamp, verdicts, done, lost = cmsgpack.pack(now), {}, 0, 0
-  local many = last - first > 3 and not gone and finish_many(keys, first, last, stamp)
+  local many = last - first > 3 and not gone and finish_many(keys, args, first, last, stamp)
   if many then
     redis.call('HINCRBY', keys.tallies, 'f:' .. wid, many)
     for n = 1, many do verdicts[n] = 1 end
@@ -219,8 +225,8 @@ local function settle(keys, wid, first, last, now, gone)
   end
   local plan, unknown = {}, {}
   for i = first, last, 4 do
-    local ours, value, at = standing(keys, ARGV[i + 2], ARGV[i + 1])
-    if ours == nil then unknown[#unknown + 1] = ARGV[i + 2] end
+    local ours, value, at = standing(keys, args[i + 2], args[i + 1])
+    if ours == nil then unknown[#unknown + 1] = args[i + 2] end
     if gone and ours == 1 then ours = 0 end
     plan[#plan + 1] = {i, ours, value, at}
   end
@@ -228,7 +234,7 @@ local function settle(keys, wid, first, last, now, gone)
   if #unknown > 0 and not redis.call('HGET', keys.control, 'gone') then return {'UNKNOWN', unknown} end
   for n, step in ipairs(plan) do
     local i, ours, value, at = step[1], step[2], step[3], step[4]
-    local kind, who, key, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local kind, who, key, payload = args[i], args[i + 1], args[i + 2], args[i + 3]
     -- The same key twice in one batch: the second sees what the first did.
     if ours == 1 and n > 1 and redis.call('HEXISTS', keys.running, key) == 0 then
       ours, at = 0, redis.call('HGET', keys.index, key)
@@ -248,6 +254,28 @@ local function settle(keys, wid, first, last, now, gone)
   if done > 0 then redis.call('HINCRBY', keys.tallies, 'f:' .. wid, done) end
   if lost > 0 then redis.call('HINCRBY', keys.tallies, 'x:' .. wid, lost) end
   return nil, verdicts
+end
+
+-- The same for results of one attempt each, all by `who`: ARGV has n keys from `first` on, then as many payloads. Where
+-- all is as it should be, the second value is their number.
+local function settle_firsts(keys, wid, who, first, n, now)
+  local args, stamp, names, values, records, seen = ARGV, cmsgpack.pack(now), {}, {}, {}, {}
+  for j = 1, n do names[j] = args[first + j - 1] end
+  for j, value in ipairs(n <= 1000 and redis.call('HMGET', keys.running, unpack(names)) or {}) do
+    if not value or string.sub(value, 1, #who) ~= who or seen[names[j]] then break end
+    seen[names[j]], values[j], records[j] = true, value, '\156' .. value .. stamp .. args[first + n + j - 1]
+  end
+  if #records == n then
+    file_many(keys, n, names, values, records)
+    redis.call('HINCRBY', keys.tallies, 'f:' .. wid, n)
+    return nil, n
+  end
+  local fours = {}
+  for j = 1, n do
+    local at = 4 * j
+    fours[at - 3], fours[at - 2], fours[at - 1], fours[at] = 'f', who, names[j], args[first + n + j - 1]
+  end
+  return settle(keys, wid, 1, 4 * n, now, nil, fours)
 end
 
 -- The keys settling needs, from KEYS[2] on; those of the line follow.
