@@ -22,19 +22,19 @@ Names without an underscore here are public; errors live in ``rushlight.errors``
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import errors, launchers, rng
-from ._archive import Archive
 from ._codec import register_type
 from ._loops import isolated_loop, worker_loop
-from ._manager import Rush
 from ._plan import plan
 from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState, WorkerUsage
 from ._version import __version__
 from ._worker import RushWorker
 
 if _TYPE_CHECKING:
+    from ._archive import Archive
     from ._controller import Controller
     from ._group import ControllerGroup
     from ._inline import InlineController
+    from ._manager import Rush
     from ._results import TaskResult, to_frame
 
 __all__ = [
@@ -65,9 +65,11 @@ __all__ = [
 
 #: Of no use to workers, which import this package too: loaded when they are asked for.
 _LATER = {
+    "Archive": "_archive",
     "Controller": "_controller",
     "ControllerGroup": "_group",
     "InlineController": "_inline",
+    "Rush": "_manager",
     "TaskResult": "_results",
     "to_frame": "_results",
 }
