@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ._codec import Spilled
 from ._large import chunk_fields
@@ -28,6 +28,19 @@ _WORD: Final = 0.5
 FORGETS: Final = "~"
 
 
+class Search(Protocol):
+    """What looks for calls whose ends were missed (``_missing``)."""
+
+    def begin(self) -> None:
+        """Some may have been."""
+
+    def due(self) -> bool:
+        """Whether it is time to look."""
+
+    def look(self) -> None:
+        """Looks."""
+
+
 class Presence:
     """A controller as the network knows it: its name, its pushes, and whether tasks are removed there, by
     whomever. Then its pushes are numbered, and it says how far it has read."""
@@ -37,6 +50,8 @@ class Presence:
         self.active = token.startswith(FORGETS)
         #: How far it has read (``Feed.word``).
         self.word: Callable[[], str] = str
+        #: Where it had been held to be gone, and may have missed ends of calls.
+        self.search: Search | None = None
         self._lock = threading.Lock()
         self._pushes = 0
         #: When that was told last, whether it waited for nothing then, and as of which push.

@@ -181,13 +181,16 @@ class Collector:
         silence = time.monotonic() - self._given_at
         at_hand = self._told < self._held
         waiting = len(self._read) > _READ_KEPT or len(self._final) > 0
-        waiting = (
-            waiting or (self._clearing is not None and self._clearing.due()) or self._presence.has_word()
-        )
+        clearing, presence = self._clearing, self._presence
+        waiting = waiting or (clearing is not None and clearing.due()) or presence.has_word()
+        waiting = waiting or (presence.search is not None and presence.search.due())
         return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
 
     def do(self) -> None:
         """Says so; unless somebody is at his results just now, who does it himself and may take long."""
+        search = self._presence.search
+        if search is not None and search.due():
+            search.look()
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -340,6 +343,10 @@ class Collector:
         word = self._presence.say()
         verdicts = self._store.collect(collector, number, keys, word)
         self._presence.active = self._store.removes
+        if self._store.missed:
+            self._begun_in = ""
+            if self._presence.search is not None:
+                self._presence.search.begin()
         if self._begun_in != self._store.epoch:
             # The network is new, or was made anew, and has not heard of this controller.
             self._begun_in = self._store.epoch

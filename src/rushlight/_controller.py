@@ -36,6 +36,7 @@ from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
 from ._mapping import in_order
+from ._missing import Missing
 from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
@@ -115,6 +116,7 @@ class Controller(Kin, concurrent.futures.Executor):
         self._feed.prefix = self._prefix
         presence.word = self._feed.word
         self._sender = Sender(self._another_store(), self._not_sent, presence.sending)
+        presence.search = Missing(store, self._register, self._feed, self._sender.flush)
         self._launches = Launches(
             self._rush,
             self._rush._launcher(self._settings.launcher),

@@ -17,7 +17,7 @@ from ._clearing import FORGETS, Presence, own_fields
 from ._futures import Register
 from ._results import Ends, gone, status_of
 from ._store import Store
-from ._store_calls import Ended, Leaving
+from ._store_calls import Ended, Leaving, Place
 from .errors import StoreUnavailable
 
 _log = logging.getLogger("rushlight")
@@ -118,6 +118,18 @@ class Feed:
                 return f"{self._finished} {self._failures}"
         # A call that was counted since will be in a later push.
         return f"idle {pushed}"
+
+    def has_read(self, place: Place) -> bool:
+        """Whether this has come as far."""
+        return self._finished >= place.finished and self._failures >= place.failures
+
+    def nothing_left(self) -> None:
+        """Nothing is under way, and what was counted and not seen to end has ended all the same."""
+        with self._changed:
+            if not len(self._register):
+                self._unnamed = self._adopted = 0
+                self._named.clear()
+            self._tell()
 
     def has_room(self, calls: int | None, size: int | None) -> bool:
         """Whether fewer calls are under way than that, and of fewer bytes."""

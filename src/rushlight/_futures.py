@@ -147,6 +147,10 @@ class Register:
     def add(self, future: CallFuture) -> None:
         self._waiting[future.name] = weakref.ref(future)
 
+    def keys(self) -> list[str]:
+        """The keys of all of them."""
+        return list(self._waiting)
+
     def hold(self, future: CallFuture) -> None:
         """Keeps a future alive until it ends: it has callbacks."""
         if future.name in self._waiting:

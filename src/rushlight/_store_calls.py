@@ -108,6 +108,8 @@ class CallVerbs(ReadVerbs):
 
     #: Whether tasks of this network are removed once they were collected, as ``collect`` has heard last.
     removes: bool = False
+    #: Whether the collector's controller had been held to be gone, although it waits for ends of calls.
+    missed: bool = False
 
     # --- the feed of ended calls ------------------------------------------------------------------
 
@@ -238,8 +240,8 @@ class CallVerbs(ReadVerbs):
         """Gives ended tasks to a collector; True for each that no other was given. The same again for a
         call of the same number. ``word``: how far the collector's controller has read (``Presence``)."""
         said = (collector.token, number, collector.handed_out, collector.process, word)
-        _, verdicts, gone = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
-        self.removes = gone != b""
+        _, verdicts, gone, missed = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
+        self.removes, self.missed = gone != b"", bool(missed)
         return [bool(verdict) for verdict in verdicts]
 
     def forget(self, collector: Collecting, word: str, tasks: Sequence[Leaving]) -> list[bool]:

@@ -14,7 +14,7 @@ import redis
 from harness import Server, run_python
 from rushlight import Controller, Rush
 from rushlight._server import find_binary
-from rushlight.errors import ConfigError, TaskTimeout, WorkerCrashed
+from rushlight.errors import ConfigError, DataMissing, TaskTimeout, WorkerCrashed
 
 PATIENCE = 60.0
 #: What holds anything of tasks on the server, in entries.
@@ -235,6 +235,34 @@ def test_a_killed_controller_leaves_what_was_not_collected(
         assert {*had[:-1]}.isdisjoint(rest)
         assert len(rest) == len(set(rest))
         wait_until(lambda: Stock(raw, "c").sizes() == {})
+
+
+def test_who_stood_still_hears_that_results_are_gone(
+    server: Server, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that was held to be gone finds results removed that its futures wait for: they say so, and
+    what it submits from then on is its own again."""
+    with (
+        Controller("c", server.url, max_workers=1, retention="collect") as still,
+        Controller("c", server.url, max_workers=1, retention="collect") as other,
+        Rush("c", server.url) as rush,
+    ):
+        assert 9 == still.submit(square, 3).result(PATIENCE)
+        go_on = threading.Event()
+        turn = still._feed._turn
+        monkeypatch.setattr(still._feed, "_turn", lambda: turn() if go_on.is_set() else go_on.wait(0.01))
+        monkeypatch.setattr(still._collector, "do", lambda: None)
+        lost = [still.submit(square, i) for i in range(3)]
+        wait_until(lambda: rush.n_finished_tasks >= 3)
+        other._collector._store.uncollect(still._presence.token, {})
+        wait_until(lambda: other.collect() == [] and rush.n_tasks == 0)
+        monkeypatch.undo()
+        go_on.set()
+        for future in lost:
+            with pytest.raises(DataMissing, match="collected by another"):
+                future.result(PATIENCE)
+        assert still.wait(timeout=PATIENCE)
+        assert 16 == still.submit(square, 4).result(PATIENCE)
 
 
 def test_names_are_free_once_their_result_was_collected(

@@ -12,11 +12,12 @@ end
 -- Says how far a controller has read the ends of calls, whose results its own futures may wait for: nothing behind
 -- that is removed. `word`: '' (nothing new), 'begin' (from now on), 'idle' and the number of its last push (it waits
 -- for nothing), or two places. A word that comes late protects what it did, or more: only a push that came after it
--- (field `s:` of control), or a new beginning, makes one that is idle wait again.
+-- (field `s:` of control), or a new beginning, makes one that is idle wait again. Returns 1 where it waits and was
+-- held to be gone: what it has not read may be.
 local function note_feed(keys, token, word)
   if word == 'begin' then
     redis.call('HSETNX', keys.feeds, token, redis.call('LLEN', keys.finished) .. ' ' .. redis.call('LLEN', keys.failures))
-    return
+    return 0
   end
   local pushed = string.match(word, '^idle (%d+)$')
   if pushed then
@@ -24,11 +25,12 @@ local function note_feed(keys, token, word)
     if not last or tonumber(last) <= tonumber(pushed) then redis.call('HDEL', keys.feeds, token) end
   elseif word ~= '' then
     local before = redis.call('HGET', keys.feeds, token)
+    if not before then return 1 end
     local finished, failures = string.match(word, '^(%d+) (%d+)$')
-    local known = before and string.match(before, '^%d+')
-    local failed = before and string.match(before, '%d+$')
-    if before and tonumber(known) <= tonumber(finished) and tonumber(failed) <= tonumber(failures) then
+    local known, failed = string.match(before, '^(%d+) (%d+)$')
+    if tonumber(known) <= tonumber(finished) and tonumber(failed) <= tonumber(failures) then
       redis.call('HSET', keys.feeds, token, word)
     end
   end
+  return 0
 end
