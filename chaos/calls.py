@@ -172,10 +172,18 @@ def _refused(future: concurrent.futures.Future[Any]) -> bool:
 def main() -> None:
     """It begins anew until the server is there."""
     name, network, url, seed = sys.argv[1:]
+    # Some keep what was collected, beside others that do not.
+    retention = random.Random(seed).choice(("archive", "collect"))
     while True:
         with contextlib.suppress(RushlightError):
             controller = Controller(
-                network, url, max_workers=2, idle_timeout=4.0, max_crashes=CRASHES, lease=LEASE
+                network,
+                url,
+                max_workers=2,
+                idle_timeout=4.0,
+                max_crashes=CRASHES,
+                lease=LEASE,
+                retention=retention,
             )
             break
         time.sleep(0.2)
