@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from ._codec import Spilled
@@ -94,12 +94,14 @@ def own_fields(row: Sequence[Any]) -> tuple[str, ...]:
     return tuple(field for part in parts if type(part) is Spilled for field in chunk_fields(part))
 
 
-def leaving(ends: Ends) -> Iterator[Leaving]:
-    """What is to be known of ended tasks to remove them."""
-    for row in ends.finished:
-        yield Leaving(row[3], "", own_fields(row))
-    for row in ends.failed:
-        yield Leaving(row[3], ends.failures[row[3]], own_fields(row))
+def leaving(ends: Ends) -> Iterator[Leaving | None]:
+    """What is to be known of each ended task to remove it; None for one that is no call: whoever queued it
+    has not numbered it, and is to hear of it."""
+    for row in (*ends.finished, *ends.failed):
+        if type(row[4]) is dict and "call" in row[4]:
+            yield Leaving(row[3], ends.failures.get(row[3], ""), own_fields(row))
+        else:
+            yield None
 
 
 class Clearing:
@@ -163,7 +165,7 @@ class Clearing:
             self._until = (place.finished, place.failures)
         finished, failures = self._at
         _, ends = self._store.since(finished, failures, _AT_ONCE)
-        found: Mapping[str, Leaving] = {task.key: task for task in leaving(ends)}
+        found = {task.key: task for task in leaving(ends) if task is not None}
         marks = self._store.marks(list(found))
         ours = FORGETS.encode()
         self.add(

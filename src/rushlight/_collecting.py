@@ -62,7 +62,7 @@ class Summary:
 class _End:
     row: Sequence[Any]
     condition: Mapping[str, Any] | None
-    leaving: Leaving
+    leaving: Leaving | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +365,8 @@ class Collector:
         for result in results:
             self._taken, end = self._given.popleft()
             self._taken_at = time.monotonic()
-            self.leave([end.leaving])
+            if end.leaving is not None:
+                self.leave([end.leaving])
             self._count(result.status)
             self._tally["seconds"] = self._tally.get("seconds", 0.0) + (result.seconds or 0.0)
             self._tally["warning"] = self._tally.get("warning", 0) + bool(result.warnings)

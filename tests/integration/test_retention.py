@@ -114,6 +114,21 @@ def test_what_is_not_collected_stays(server: Server, wait_until: Callable[..., N
         wait_until(lambda: stock.sizes() == {})
 
 
+def test_what_is_no_call_stays(server: Server, wait_until: Callable[..., None]) -> None:
+    """Tasks that somebody else has put into the network are not removed, also where they were given out."""
+    with (
+        server.client() as raw,
+        Rush("c", server.url) as rush,
+        Controller("c", server.url, max_workers=1, retention="collect") as controller,
+    ):
+        rush.push_finished_tasks([{"x": 1}], [{"y": 2}])
+        for i in range(3):
+            assert i * i == controller.submit(square, i).result(PATIENCE)
+            assert len(controller.collect()) > 0
+        wait_until(lambda: controller.collect() == [] and Stock(raw, "c").sizes()["index"] == 1)
+        assert [2] == rush.fetch_finished_tasks()["y"].to_list()
+
+
 def test_all_ways_to_end_are_removed(server: Server, wait_until: Callable[..., None]) -> None:
     """Errors, crashes, time limits, cancelled calls and those that were tried again leave nothing either, and
     are told as ever."""
