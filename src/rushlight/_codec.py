@@ -11,7 +11,6 @@ import gc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from typing import Any, Final
 
 import msgspec.msgpack
@@ -22,6 +21,7 @@ from ._blame import label
 from ._ext import Spilled
 from ._ext_types import register_type, restore_dataclass, restore_enum
 from ._ext_write import PLAIN, element, encode
+from ._plain import all_plain, are_small
 from ._record_decoder import Names, RecordDecoder
 from ._trust import Trust, unverified_body
 from .errors import ConfigError, DataMissing, DecodeError, EncodeError, RushlightError, SecretRequired
@@ -32,7 +32,6 @@ __all__ = ["Codec", "Spilled", "register_type"]
 _SHOWN: Final = 64
 #: Beyond so many rows the garbage collector would only walk what cannot be garbage.
 _FEW: Final = 100
-_ROWS: Final = frozenset({dict, type(None)})
 
 
 class Codec:
@@ -87,12 +86,16 @@ class Codec:
         return data if len(data) <= self.spill_size else None
 
     def encode_many(
-        self, columns: Sequence[Sequence[Mapping[str, Any] | None]], ahead: Sequence[Iterable[Any]] = ()
+        self,
+        columns: Sequence[Sequence[Mapping[str, Any] | None]],
+        ahead: Sequence[Iterable[Any]] = (),
+        *,
+        sure: bool = False,
     ) -> list[bytes] | None:
         """Many rows of mappings (or None) at once: the elements of a row, joined, behind those of
         ``ahead``, which are taken as they are. None where a value is not plain or may have to be
-        spilled: then each mapping is to be encoded for itself."""
-        if not all(map(_all_plain, columns)):
+        spilled: then each mapping is to be encoded for itself. ``sure``: all values are plain."""
+        if not sure and not all(map(all_plain, columns)):
             return None
         try:
             rows = list(map(encode, zip(*ahead, *columns, strict=False)))
@@ -102,6 +105,11 @@ class Codec:
             return None
         # Without the head of the array that the row is to the encoder.
         return [row[1:] for row in rows]
+
+    def can_encode(self, columns: Sequence[Sequence[Mapping[str, Any] | None]]) -> bool:
+        """Whether it is certain without a try that all rows, whose names are exact texts, can be encoded and
+        need nothing to be spilled."""
+        return self._most is None and are_small(columns, self.spill_size)
 
     def _encode_each(self, fields: Mapping[str, Any], where: str, spilled: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []
@@ -306,16 +314,6 @@ _READERS: Final[Mapping[int, Callable[[_Reader, memoryview], Any]]] = {
     ext.SPILLED: _Reader._spilled,
     ext.PICKLE: _Reader._pickle,
 }
-
-
-def _all_plain(rows: Sequence[Mapping[str, Any] | None]) -> bool:
-    """Whether all rows are None or dicts of names to values that msgpack holds as they are."""
-    kinds = set(map(type, rows))
-    if not kinds <= _ROWS:
-        return False
-    dicts: list[Any] = list(filter(None, rows))
-    names, values = chain.from_iterable(dicts), chain.from_iterable(map(dict.values, dicts))
-    return _all(str, map(type, names)) and PLAIN.issuperset(map(type, values))
 
 
 def _columns(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -59,23 +59,30 @@ class Queueing(TaskReader):
         _inputs.seconds(backoff, "backoff")
         limit = None if max_queued is None else _inputs.count(max_queued, "max_queued", least=1)
         patience = _inputs.seconds(queue_timeout, "queue_timeout", none=True)
-        columns = {
-            "p": _inputs.each(priority, n, "priority", int),
-            "w": _inputs.each(workers, n, "workers", str),
-            "t": _inputs.time_limits(timeout, n, "timeout"),
-            "r": _inputs.counts(max_retries, n, "max_retries"),
-            "b": [backoff] * n,
-            "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],
-            "a": _inputs.prerequisites(after, n),
-        }
-        self._known(list(dict.fromkeys(key for keys in columns["a"] for key in keys or ())))
+        said = (workers, timeout, seeds, after, priority or None, max_retries or None)
+        columns: dict[str, list[Any]] = {}
+        # Most tasks have no options; looking for them in seven lists takes as long as encoding.
+        if said.count(None) < len(said) or type(priority) is not int or type(max_retries) is not int:
+            columns = {
+                "p": _inputs.each(priority, n, "priority", int),
+                "w": _inputs.each(workers, n, "workers", str),
+                "t": _inputs.time_limits(timeout, n, "timeout"),
+                "r": _inputs.counts(max_retries, n, "max_retries"),
+                "b": [backoff] * n,
+                "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],
+                "a": _inputs.prerequisites(after, n),
+            }
+            self._known(list(dict.fromkeys(key for keys in columns["a"] for key in keys or ())))
         used = {name: values for name, values in columns.items() if any(values)}
+        drain = bool(terminate_workers)
+        if not used and limit is None and (keys := self._store.push_many(batch, extras, drain=drain)):
+            return keys
         options = [_options(used, i) for i in range(n)] if used else None
         encoded = self._store.encode_tasks(batch, extras, options)
         if limit is not None:
             self._push_as_room_is(encoded, limit, patience)
         elif encoded.keys:
-            self._store.push(encoded, drain=bool(terminate_workers))
+            self._store.push(encoded, drain=drain)
         if terminate_workers and (limit is not None or not encoded.keys):
             self._store.push(Encoded([], [], {}), drain=True)
         return encoded.keys

@@ -245,11 +245,10 @@ class Scripts(SharingScripts, RosterScripts):
         workers: tuple[str, ...],
         drain: bool,
         most: int | str,
-        sending: str,
         *tasks: Argument,
     ) -> bytes:
         bells = tuple(self._keys.bell(worker_id) for worker_id in workers)
-        return self._pack("push", (epoch, int(drain), most, sending, *tasks), bells)
+        return self._pack("push", (epoch, int(drain), most, *tasks), bells)
 
     def record(self, epoch: str, *tasks: Argument) -> bytes:
         return self._pack("record", (epoch, *tasks))

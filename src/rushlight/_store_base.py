@@ -36,6 +36,10 @@ _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
 
 
+def _listed(made: bytes | list[bytes]) -> list[bytes]:
+    return [made] if isinstance(made, bytes) else made
+
+
 def new_epoch() -> str:
     """A new epoch for a network. It begins with the format, so that whoever learns of an epoch, by reading or
     by writing, learns of the format, too."""
@@ -121,15 +125,21 @@ class StoreBase:
 
         Written again under the new epoch when a reset came between.
         """
+        last: list[Any] = self._write(
+            lambda epoch: self.link.call_many(b"".join(made := _listed(pack(epoch))), len(made))
+        )[-1]
+        return last
+
+    def write_parts(self, parts: Callable[[str], Iterator[list[bytes]]]) -> None:
+        """The same with what ``parts(epoch)`` makes, some commands at a time, which are sent before the next
+        are made."""
+        self._write(lambda epoch: self.link.call_parts((b"".join(made), len(made)) for made in parts(epoch)))
+
+    def _write(self, send: Callable[[str], list[Any]]) -> list[Any]:
         for _ in range(5):
-            epoch = self.epoch or self._open()
-            made = pack(epoch)
-            commands = [made] if isinstance(made, bytes) else made
-            replies = self.link.call_many(b"".join(commands), len(commands))
-            refusals = [reply for reply in replies if reply[0] == b"EPOCH"]
-            if not refusals:
-                last: list[Any] = replies[-1]
-                return last
+            replies = send(self.epoch or self._open())
+            if not any(reply[0] == b"EPOCH" for reply in replies):
+                return replies
             self.epoch = ""
         raise self._restless()
 

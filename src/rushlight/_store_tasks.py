@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate, repeat, takewhile
 from typing import Any
 
@@ -19,6 +18,8 @@ from .errors import DataMissing, EncodeError, UnknownKey
 #: take longer.
 _TASKS_PER_CALL, _PLAIN_PER_CALL = 500, 2500
 _BYTES_PER_CALL = 4 << 20
+#: Tasks that are encoded and sent at a time, while the server is at those before them.
+_PART = 1000
 #: Bytes of one failure's condition.
 _LARGEST_CONDITION = 1 << 20
 NIL = b"\xc0"
@@ -46,11 +47,6 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def unseen(self) -> str:
-        """What tells the script so, and that the tasks have no options."""
-        return "new" if self.fresh and self.plain and self.keys else ""
-
     def beyond(self, n: int) -> Encoded:
         """All but the first n, whose large values have been stored."""
         return replace(self, keys=self.keys[n:], heads=self.heads[n:], spilled={})
@@ -71,10 +67,21 @@ class TaskVerbs(StoreBase):
         opts: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> Encoded:
         """Encodes new tasks; raises EncodeError naming the value's path and the task's place."""
-        keys, heads = new_keys(len(xss)), None
+        return self._encode(new_keys(len(xss)), xss, xs_extra, opts)
+
+    def _encode(
+        self,
+        keys: list[str],
+        xss: Sequence[Fields],
+        xs_extra: Sequence[Fields | None],
+        opts: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        sure: bool = False,
+    ) -> Encoded:
+        heads = None
         spilled: dict[str, bytes] = {}
         if len(xss) > 1:
-            heads = self.codec.encode_many((xss, xs_extra), (opts or repeat(None), keys))
+            heads = self.codec.encode_many((xss, xs_extra), (opts or repeat(None), keys), sure=sure)
         if heads is None:
             heads = []
             for i, (key, xs, extra) in enumerate(zip(keys, xss, xs_extra, strict=True)):
@@ -128,17 +135,40 @@ class TaskVerbs(StoreBase):
     def push(self, batch: Encoded, *, drain: bool = False) -> None:
         """Queues tasks. ``drain``: workers may leave once the queue is empty. Raises UnknownKey for
         prerequisites the network does not have; of a batch of several calls some may be queued then."""
+        self._taken(self.write(lambda epoch: self._push_calls(epoch, batch, drain)))
 
-        def pack(epoch: str) -> list[bytes]:
-            calls = list(in_calls(batch)) or [()]
-            sending = batch.sending or partial(str, batch.unseen)
-            ahead = [
-                self.scripts.push(epoch, batch.workers, False, "", sending(), *call) for call in calls[:-1]
+    def push_many(
+        self, xss: Sequence[Fields], xs_extra: Sequence[Fields | None], *, drain: bool = False
+    ) -> list[str] | None:
+        """Queues many tasks that have no options, and encodes them while the server is at those before them;
+        returns their keys. None, and nothing is done, where they are few or an error is possible."""
+        n = len(xss)
+        if n <= _PART or not self.codec.can_encode((xss, xs_extra)):
+            return None
+        keys = new_keys(n)
+
+        def parts(epoch: str) -> Iterator[list[bytes]]:
+            for start in range(0, n, _PART):
+                part = slice(start, start + _PART)
+                batch = self._encode(keys[part], xss[part], xs_extra[part], sure=True)
+                yield self._push_calls(epoch, batch, drain and start + _PART >= n)
+
+        self.write_parts(parts)
+        return keys
+
+    def _push_calls(self, epoch: str, batch: Encoded, drain: bool) -> list[bytes]:
+        calls: list[tuple[str | bytes, ...]]
+        if batch.fresh and batch.plain:
+            calls = [
+                ("new", msgspec.msgpack.encode(batch.keys[part]), _packed(batch.heads[part]))
+                for part in _bounded(batch)
             ]
-            last = self.scripts.push(epoch, batch.workers, drain, "", sending(), *calls[-1])
-            return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
-
-        self._taken(self.write(pack))
+        else:
+            calls = [(batch.sending() if batch.sending else "", *call) for call in in_calls(batch)]
+        calls = calls or [("",)]
+        ahead = [self.scripts.push(epoch, batch.workers, False, "", *call) for call in calls[:-1]]
+        last = self.scripts.push(epoch, batch.workers, drain, "", *calls[-1])
+        return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
 
     def push_some(self, batch: Encoded, most: int) -> int:
         """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it
@@ -205,8 +235,13 @@ def refuse_removed(keys: Sequence[str], states: Sequence[object], network: str) 
 def in_calls(batch: Encoded, payloads: Sequence[bytes] = ()) -> Iterator[tuple[str | bytes, ...]]:
     """The batch as arguments of script calls, each bounded in tasks and bytes: the keys, then the heads, then
     the payloads."""
+    for part in _bounded(batch, payloads):
+        yield (*batch.keys[part], *batch.heads[part], *payloads[part])
+
+
+def _bounded(batch: Encoded, payloads: Sequence[bytes] = ()) -> Iterator[slice]:
     most = _PLAIN_PER_CALL if batch.plain else _TASKS_PER_CALL
-    sizes = [len(head) for head in batch.heads]
+    sizes = list(map(len, batch.heads))
     if payloads:
         sizes = [size + len(payload) for size, payload in zip(sizes, payloads, strict=True)]
     start = 0
@@ -215,8 +250,18 @@ def in_calls(batch: Encoded, payloads: Sequence[bytes] = ()) -> Iterator[tuple[s
         if sum(sizes[start:stop]) > _BYTES_PER_CALL:
             totals = accumulate(sizes[start:stop])
             stop = start + max(1, sum(1 for _ in takewhile(_BYTES_PER_CALL.__ge__, totals)))
-        yield (*batch.keys[start:stop], *batch.heads[start:stop], *payloads[start:stop])
+        yield slice(start, stop)
         start = stop
+
+
+def _packed(parts: Sequence[bytes]) -> bytes:
+    """As an array of texts, whatever they are: the server's msgpack knows no bytes."""
+    sizes = list(map((1).__add__, map(len, parts)))
+    if max(sizes) < 256:
+        body = b"".join(map(b"\xd9%c\x01%b".__mod__, zip(sizes, parts, strict=True)))
+    else:
+        body = b"".join([b"\xdb%b\x01%b" % ((len(part) + 1).to_bytes(4, "big"), part) for part in parts])
+    return b"\xdd%b%b" % (len(parts).to_bytes(4, "big"), body)
 
 
 def placed(error: EncodeError, i: int, n: int) -> EncodeError:

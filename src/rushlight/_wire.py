@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from . import _scripts
 from ._cancel import Interrupted, check
 from ._connect import StoreConfig, check_server, passes, refusal, unavailable
 from ._sockets import CHUNK, adaptive, set_timeout
+from ._whereabouts import Whereabouts
 from .errors import StoreUnavailable
 
 #: Posts that may be without an answer before some are waited for.
@@ -44,27 +45,6 @@ def command(*parts: str | bytes | float) -> bytes:
     """One command in the server's protocol."""
     packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]
     return packed
-
-
-class Whereabouts:
-    """Where the links of one network connect to: the node of a cluster that has its keys, once one has
-    told."""
-
-    __slots__ = ("moved_to",)
-
-    def __init__(self) -> None:
-        self.moved_to: tuple[str, int] | None = None
-
-    def learn(self, trouble: str) -> bool:
-        """From ``MOVED slot host:port``, then True. Any other trouble: the node may be gone, so the first one
-        is asked again."""
-        words = trouble.split()
-        if len(words) == 3 and words[0] in ("MOVED", "ASK"):
-            host, _, port = words[2].rpartition(":")
-            self.moved_to = (host, int(port))
-            return True
-        self.moved_to = None
-        return False
 
 
 class Link:
@@ -127,6 +107,35 @@ class Link:
         """Sends n packed commands in one trip and returns their replies, in order."""
         with self._lock:
             return self._call(commands, n, wait)
+
+    def call_parts(self, parts: Iterable[tuple[bytes, int]]) -> list[Any]:
+        """The same with commands that come in parts (packed, and how many), each of which is sent before the
+        next is asked for: they may be made while the server is at those before them."""
+        with self._lock:
+            sent: list[bytes] = []
+            total, trouble, replies = 0, None, None
+            direct = self._socket is not None and not self._owed and not self.interrupted
+            try:
+                for commands, n in parts:
+                    sent.append(commands)
+                    total += n
+                    if direct and trouble is None:
+                        trouble = self._send_part(commands)
+                if direct and trouble is None:
+                    replies = self._exchange(b"", total, None)
+            except _TROUBLE as error:
+                trouble = error
+            except BaseException:
+                self._drop()
+                raise
+            return self._call(b"".join(sent), total, None, trouble, replies)
+
+    def _send_part(self, commands: bytes) -> Exception | None:
+        try:
+            self._socket.sendall(commands)
+        except OSError as error:
+            return error
+        return None
 
     def _call(
         self,

@@ -331,6 +331,7 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.push", lambda s: s.store.push(batch("n1", w="ann")), name="private"),
     Row("Store.push", lambda s: s.store.push(batch("n1"), drain=True), name="drain"),
     Row("Store.push", lambda s: s.store.push(numbered("n1")), name="numbered"),
+    Row("Store.push", lambda s: s.store.push(replace(batch("n1", "n2"), fresh=True)), name="fresh"),
     Row("Store.push", lambda s: s.store.push(batch("n1", spilled={"digest": b"large"})), name="large"),
     Row(
         "Store.push_some",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from ground import Ground, Tape, lose_reply, new_tasks
 from harness import Background, keys_of
 from rushlight import Rush
-from rushlight.errors import WorkerLost
+from rushlight.errors import RushlightError, WorkerLost
 
 
 def test_tasks_are_queued_in_order(ground: Ground) -> None:
@@ -54,6 +56,55 @@ def test_a_large_push_sent_again_creates_nothing(ground: Ground) -> None:
         assert 299 == len(rush.empty_queue())
         tape.play(0)
         assert {"failed": 299, "running": 1} == Counter(ground.states().values())
+
+
+@pytest.mark.parametrize("at", [0, 1700, 2499])
+def test_many_tasks_are_encoded_as_they_are_sent(ground: Ground, at: int) -> None:
+    """Whatever one of them holds that takes another way than the rest: each has its own values, in order."""
+    special = [2**80, "no \ud800 text", b"long" * 20_000, "x" * 300]
+    with Rush(ground.network, ground.url) as rush:
+        for value in special:
+            xss = [{"x": i} for i in range(2500)]
+            xss[at] = {"x": value, "z": None}
+            keys = rush.push_tasks(xss, xs_extra={"e": 1} if value == special[0] else None)
+            tasks = {task.key: task for task in rush.fetch_queued_tasks(as_="tasks")}
+            assert xss == [tasks[key].xs for key in keys]
+            assert ({"e": 1} if value == special[0] else None) == tasks[keys[at]].xs_extra
+
+
+@pytest.mark.parametrize("bad", [{"x\ud800": 1}, {"x": (i for i in ())}, {1: 1}])
+def test_what_cannot_be_stored_is_refused_before_anything_is_sent(ground: Ground, bad: Any) -> None:
+    """Wherever it stands among many."""
+    with Rush(ground.network, ground.url) as rush:
+        with pytest.raises(RushlightError):
+            rush.push_tasks([{"x": 1}] * 2000 + [bad])
+        assert 0 == rush.n_tasks
+
+
+@pytest.mark.parametrize("how", ["reset", "break", "no scripts"])
+def test_a_long_push_gets_through(ground: Ground, how: str) -> None:
+    """All its tasks are there once and in order, whatever happens between the first of them and the last."""
+    with Rush(ground.network, ground.url) as rush:
+        rush.push_tasks([{"x": 1}])
+        link, calls = rush._store.link, 0
+        send = link._send_part
+
+        def sending(commands: bytes) -> Exception | None:
+            nonlocal calls
+            calls += 1
+            if calls == 3 and how == "reset":
+                ground.another().reset_tasks()
+            elif calls == 3 and how == "break":
+                link._socket.shutdown(socket.SHUT_RDWR)
+            elif calls == 3:
+                ground.raw.script_flush()
+            return send(commands)
+
+        link._send_part = sending  # type: ignore[method-assign]
+        keys = rush.push_tasks([{"x": i} for i in range(5500)])
+        order = ground.account().order
+        assert keys == (order if how == "reset" else order[1:])
+        assert {"reset": 12, "break": 3, "no scripts": 6}[how] == calls
 
 
 def test_numbers_of_tasks_grow_by_one(ground: Ground) -> None:

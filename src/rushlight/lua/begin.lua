@@ -20,7 +20,7 @@ else
   local stamp = cmsgpack.pack(now)
   local number = numbering(stamp)
   for first = 5, n + 4, AT_ONCE do
-    local places = newcomers(KEYS[2], first, math.min(first + AT_ONCE - 1, n + 4))
+    local places = newcomers(ARGV, KEYS[2], first, math.min(first + AT_ONCE - 1, n + 4))
     local seq, marks, records = redis.call('HLEN', KEYS[2]), {}, {}
     for j, i in ipairs(places) do
       local lead, low = number(seq + j)

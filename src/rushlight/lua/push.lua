@@ -4,39 +4,41 @@
 --   workers that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
 --   number), '' or who sends this and the how many-th of theirs it is or 'new' (no task has options, and the keys were
---   made for this very call, so that it has created all or none of them), then the keys, then as many heads.
+--   made for this very call, so that it has created all or none of them), then the keys, then as many heads; those of
+--   'new' ones as two packed arrays, the heads behind their attempt, 1.
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
 -- include: gate create
 if ARGV[4] == 'new' then
-  local args, index, n = ARGV, KEYS[2], (#ARGV - 4) / 2
   local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone')
-  local refused = wrong_epoch(c[1], args[1])
+  local refused = wrong_epoch(c[1], ARGV[1])
   if refused then return refused end
-  local known = redis.call('HMGET', index, args[5], args[n + 4])
+  local names, heads, index = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), KEYS[2]
+  local n = #names
+  local known = redis.call('HMGET', index, names[1], names[n])
   -- Where tasks were removed, that these are not there does not tell of those between them.
   if not known[1] and not known[2] and not c[3] then
     local now, seq, char = clock(), redis.call('HLEN', index), string.char
     -- Time and number of a task but for the last byte, and the last task of which they are so.
     local stamp, lead, run = cmsgpack.pack(now), nil, seq
-    for first = 5, n + 4, AT_ONCE do
-      local last, marks, records, at = math.min(first + AT_ONCE - 1, n + 4), {}, {}, 1
+    for first = 1, n, AT_ONCE do
+      local last, marks, records, at = math.min(first + AT_ONCE - 1, n), {}, {}, 1
       for i = first, last do
         seq = seq + 1
         if seq > run then
           lead = stamp .. string.sub(cmsgpack.pack(seq), 1, -2)
           run = seq < 128 and 127 or seq - seq % 256 + 255
         end
-        local key = args[i]
+        local key = names[i]
         marks[at], marks[at + 1] = key, ''
-        records[at], records[at + 1] = key, '\1' .. args[i + n] .. lead .. char(seq % 256)
+        records[at], records[at + 1] = key, heads[i] .. lead .. char(seq % 256)
         at = at + 2
       end
       redis.call('HSET', index, unpack(marks))
       redis.call('HSET', KEYS[9], unpack(records))
-      redis.call('RPUSH', KEYS[10], unpack(args, first, last))
+      redis.call('RPUSH', KEYS[10], unpack(names, first, last))
     end
     ring(KEYS[14])
-    if args[2] == '1' then redis.call('HSET', KEYS[1], 'drain', '1') end
+    if ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'drain', '1') end
     announce(KEYS[8], c[2], now)
     return {'ok', n}
   end
@@ -51,10 +53,17 @@ keys.own_bells = {}
 for i = 21, #KEYS do keys.own_bells[string.sub(KEYS[i], #keys.bell + 2)] = KEYS[i] end
 local now = clock()
 local stamp = cmsgpack.pack(now)
-local number, n = numbering(stamp), (#ARGV - 4) / 2
+local args = ARGV
+if args[4] == 'new' then
+  local names, heads = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6])
+  args = {'', '', '', ''}
+  for _, name in ipairs(names) do args[#args + 1] = name end
+  for _, head in ipairs(heads) do args[#args + 1] = string.sub(head, 2) end
+end
+local number, n = numbering(stamp), (#args - 4) / 2
 
 -- The options of tasks that have any, by the places of their keys.
-local args, byte, options, unknown = ARGV, string.byte, {}, {}
+local byte, options, unknown = string.byte, {}, {}
 for i = 5, n + 4 do
   if byte(args[i + n], 1) ~= 192 then
     local _, opts = cmsgpack.unpack_one(args[i + n], 0)
@@ -108,7 +117,7 @@ local room = ARGV[3] ~= '' and math.max(0, tonumber(ARGV[3]) - redis.call('HLEN'
 local taken, created, lined = 0, 0, 0
 for first = 5, n + 4, AT_ONCE do
   local last = math.min(first + AT_ONCE - 1, n + 4)
-  local places, seen = newcomers(keys.index, first, last, room - created)
+  local places, seen = newcomers(args, keys.index, first, last, room - created)
   if #places > 0 then lined = lined + create(places) end
   created, taken = created + #places, seen - 4
   if seen < last then break end

@@ -10,7 +10,7 @@ local now, n, created = clock(), (#ARGV - 2) / 3, 0
 local stamp = cmsgpack.pack(now)
 local number = numbering(stamp)
 for first = 3, n + 2, AT_ONCE do
-  local places = newcomers(KEYS[2], first, math.min(first + AT_ONCE - 1, n + 2))
+  local places = newcomers(ARGV, KEYS[2], first, math.min(first + AT_ONCE - 1, n + 2))
   local seq, marks, keys, records, failed = redis.call('HLEN', KEYS[2]) + (c[3] or 0), {}, {}, {}, {}
   local finished = ARGV[2] == 'f' and redis.call('LLEN', KEYS[3])
   for j, i in ipairs(places) do

@@ -3,10 +3,10 @@
 -- Keys per command: a script's stack is bounded.
 local AT_ONCE = 1000
 
--- Which of the keys ARGV[first..last] no task has yet, as places in ARGV; each key once, `most` of them at most.
+-- Which of the keys args[first..last] no task has yet, as places in args; each key once, `most` of them at most.
 -- Also the last place that was looked at.
-local function newcomers(index, first, last, most)
-  local args, places, seen, n = ARGV, {}, {}, 0
+local function newcomers(args, index, first, last, most)
+  local places, seen, n = {}, {}, 0
   for i, known in ipairs(redis.call('HMGET', index, unpack(args, first, last))) do
     local key = args[first + i - 1]
     if not known and not seen[key] then
