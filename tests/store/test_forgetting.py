@@ -66,6 +66,18 @@ def test_what_was_handed_out_is_removed(ground: Ground) -> None:
     assert 2 == ground.store.uncollected()
 
 
+def test_a_task_that_is_named_twice_counts_once(ground: Ground) -> None:
+    """Counts stay right where a call names a task twice, or others have named it before."""
+    ended(ground, "a", "b", "c", fail=["b"])
+    assert [True, True] == ground.store.collect(collector(), 1, ["a", "b"])
+    tasks = [Leaving("a"), Leaving("b", 0)]
+    for _ in range(2):
+        assert [True] * 4 == ground.store.forget(collector(handed_out=1), "", [*tasks, *tasks])
+        assert {"c": "finished"} == ground.states()
+        assert (1, 0) == (ground.store.totals().tasks.finished, ground.store.totals().tasks.failed)
+        assert (1, 3) == (ground.store.uncollected(), ground.store.place().created)
+
+
 def test_what_was_not_handed_out_stays(ground: Ground) -> None:
     """A result that its collector may not have given to anybody, or that nobody has collected, or that was
     collected for an archive, is not removed, whoever asks."""

@@ -44,13 +44,14 @@ end
 if #keys == 0 then return {'ok', {}, {}} end
 
 local marks, verdicts, gone, limits, failed, blank = redis.call('HMGET', KEYS[6], unpack(keys)), {}, {}, {}, {}, 0
-local files = {}
+local files, seen = {}, {}
 local swept = tonumber(redis.call('HGET', control, 'swept') or 0)
 for i, place in ipairs(redis.call('HMGET', index, unpack(keys))) do
   local key, task, mark, done = keys[i], tasks[i], marks[i], true
   -- Else it is gone, or was given back, or is an archive's.
-  if place and mark and string.sub(mark, 1, 1) == '~' then
+  if place and mark and string.sub(mark, 1, 1) == '~' and not seen[key] then
     done = is_final(mark)
+    seen[key] = done
     if done and place ~= '' then
       done = tonumber(place) < read_finished
       if done then
