@@ -7,10 +7,12 @@ import os
 import pickle
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -311,6 +313,20 @@ def test_handles_travel(local: LocalLauncher) -> None:
         state.phase for state in other.poll([copied, Handle("local", handle.id, (), {"start": "1"})])
     ]
     assert "" == other.log_tail(copied)
+
+
+def test_a_handle_of_another_host_is_unknown_here(local: LocalLauncher) -> None:
+    """Its number means another process here, or none: it is neither gone nor ended, nor waited for."""
+    (handle,) = local.launch(WorkerCommand((sys.executable, "-c", "input()"), outlive=False), 1)
+    assert socket.gethostname() == handle.details["host"]
+    far = replace(handle, details={**handle.details, "host": "another-host"})
+    gone = replace(far, id=str(2**22 + 1))
+    assert ["running", "running"] == [state.phase for state in local.poll([far, gone])]
+    assert "another-host" in local.poll([gone])[0].reason
+    local.terminate([far, gone])
+    assert local.wait([far, gone], 0.0)
+    assert "running" == local.poll([handle])[0].phase
+    assert "" == local.log_tail(far)
 
 
 def test_a_program_that_is_not_there_is_a_launch_error(local: LocalLauncher) -> None:

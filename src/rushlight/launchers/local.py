@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -52,7 +53,8 @@ class LocalLauncher:
 
     The supervisor ends its workers when this process ends, however it ends, unless the command says
     ``outlive``. Handles stay usable in another process: there ``poll`` knows alive and gone, but
-    neither exit code nor log. Thread-safe.
+    neither exit code nor log. Of a handle from another host nothing is known: it counts as running, and
+    nothing is done to it. Thread-safe.
     """
 
     name = "local"
@@ -84,7 +86,8 @@ class LocalLauncher:
             raise LaunchError(
                 f"cannot start {argv[0]!r}: {error}", command=tuple(argv), output=str(error), log_tail=""
             ) from error
-        handle = Handle(self.name, str(popen.pid), command.worker_ids, {"start": process_start(popen.pid)})
+        details = {"start": process_start(popen.pid), "host": socket.gethostname()}
+        handle = Handle(self.name, str(popen.pid), command.worker_ids, details)
         with self._lock:
             self._processes[handle.id] = _Process(popen, output, command.outlive)
         return [handle]
@@ -95,7 +98,7 @@ class LocalLauncher:
 
     def terminate(self, handles: Sequence[Handle]) -> None:
         """Has the supervisors kill their workers and report that; kills those that do not within seconds."""
-        live = [handle for handle in handles if self._state(handle).phase == "running"]
+        live = [one for one in handles if not _elsewhere(one) and self._state(one).phase == "running"]
         for handle in live:
             self._signal(handle, signal.SIGQUIT)
         deadline = time.monotonic() + _PATIENCE
@@ -109,11 +112,11 @@ class LocalLauncher:
         """Waits for supervisors that are about to end by themselves; False where one has not within
         ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        return all(self._wait(handle, deadline) for handle in handles)
+        return all(self._wait(handle, deadline) for handle in handles if not _elsewhere(handle))
 
     def log_tail(self, handle: Handle) -> str:
         """The last of what the supervisor printed, also after its end."""
-        process = self._processes.get(handle.id)
+        process = None if _elsewhere(handle) else self._processes.get(handle.id)
         return process.tail() if process is not None else ""
 
     def close(self) -> None:
@@ -137,6 +140,8 @@ class LocalLauncher:
                 process.retire()
 
     def _state(self, handle: Handle) -> HandleState:
+        if _elsewhere(handle):
+            return HandleState("running", reason=f"on {handle.details['host']}, and unknown here")
         process = self._processes.get(handle.id)
         if process is not None:
             code = process.popen.poll()
@@ -171,6 +176,11 @@ class LocalLauncher:
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
         return True
+
+
+def _elsewhere(handle: Handle) -> bool:
+    """Whether its process is one of another host, where its number means something else."""
+    return handle.details.get("host", socket.gethostname()) != socket.gethostname()
 
 
 def _reason(code: int) -> str:
