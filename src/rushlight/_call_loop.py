@@ -48,6 +48,7 @@ class CallLoop:
             xs = store.codec.decode(packed)
             args, kwargs = decode_call(store, xs)
             objects.function(xs["call"])(*args, **kwargs)
+        self.limits.check_memory()
 
     def __call__(
         self, worker: RushWorker, /, *, seeded: bool = False, on_start: Callable[..., Any] | None = None

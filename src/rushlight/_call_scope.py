@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from ._usage import MAXRSS
+from ._usage import MAXRSS, resident
 from .errors import ConfigError
 
 #: Characters of what a call prints, and warnings, that its result keeps.
@@ -28,8 +28,9 @@ _WARNING_TEXT: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a worker leaves: after so many calls, seconds of life, seconds without work, or bytes of
-    memory."""
+    """When a worker leaves: after so many calls, seconds of life, seconds without work, or with so many bytes
+    of memory. One that has more while it makes a call is killed, by its supervisor.
+    ``kept``: while a controller is there, it is asked to leave when it is to."""
 
     max_tasks: int | None = None
     max_lifetime: float | None = None
@@ -41,12 +42,24 @@ class Limits:
         return (
             (self.max_tasks is not None and done >= self.max_tasks)
             or (self.max_lifetime is not None and age >= self.max_lifetime)
-            # Only after a call: a limit that no worker keeps to would else have none of them do any.
-            or (self.max_memory is not None and done > 0 and _resident() > self.max_memory)
+            or self.too_large()
         )
 
     def idle_left(self, idle: float) -> float:
         """Seconds until it has idled long enough."""
+    def too_large(self) -> bool:
+        """True where this process holds more memory than it may."""
+        return self.max_memory is not None and (resident(os.getpid()) or 0) > self.max_memory
+
+    def check_memory(self) -> None:
+        """Raises ConfigError where no call could be made within the limit."""
+        if self.too_large():
+            raise ConfigError(
+                f"max_memory={self.max_memory} is less than the {resident(os.getpid())} bytes that a worker "
+                "holds before its first call: raise it, or import less",
+                value=self.max_memory,
+            )
+
         return float("inf") if self.idle_timeout is None else self.idle_timeout - idle
 
 
@@ -240,12 +253,3 @@ def _filters_keeper(before: list[Any]) -> Callable[[], None]:
             warnings._filters_mutated()  # type: ignore[attr-defined]
 
     return restore
-
-
-def _resident() -> int:
-    """Bytes of memory this process has now; the most it ever had where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS

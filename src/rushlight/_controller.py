@@ -55,10 +55,11 @@ class Controller(Kin, concurrent.futures.Executor):
     such as that of a controller whose process was killed. ``launcher``: as in ``Rush.start_workers``. Between
     ``min_workers`` and ``max_workers`` (default: the CPUs) are kept, one for each of the ``tasks_per_worker``
     calls; one that idled for ``idle_timeout`` seconds leaves, as does one that has lived ``max_lifetime``
-    seconds, done ``max_tasks_per_worker`` calls or holds more than ``max_memory`` bytes, between two calls. A
-    launch that was not heard of ``launch_timeout`` seconds after its process began has failed. A call whose
-    worker crashed is tried on another, ``max_crashes`` times. ``seed``: every call has random numbers of its
-    own, the same whoever makes it. ``on_worker_start``: called first in every worker, ``packages`` imported
+    seconds or done ``max_tasks_per_worker`` calls, between two calls. One that holds more than ``max_memory``
+    bytes is killed at once, which is a crash of its call. A launch that was not heard of ``launch_timeout``
+    seconds after its process began has failed. A call whose worker crashed is tried on another,
+    ``max_crashes`` times. ``seed``: every call has random numbers of its own, the same whoever makes it.
+    ``on_worker_start``: called first in every worker, ``packages`` imported
     before. ``reset``: what is put back after each call, of ``globals``, ``environment``, ``directory`` and
     ``warnings``. Thread-safe.
     """
@@ -148,7 +149,7 @@ class Controller(Kin, concurrent.futures.Executor):
             seed=s.seed,
             lease=s.lease,
         )
-        return self._rush._keep(replace(spec, max_crashes=s.max_crashes))
+        return self._rush._keep(replace(spec, max_crashes=s.max_crashes, max_memory=s.limits.max_memory))
 
     def __repr__(self) -> str:
         return f"<Controller {self.network!r}>"

@@ -16,6 +16,7 @@ from ._capture import Capture
 from ._children import Born, Channel
 from ._journal import Journal, Left
 from ._store_roster import WorkerCard
+from ._usage import MemoryLimit
 from ._verdict import Report, Verdict, judge
 
 #: Held back from a process between its birth and its own handlers.
@@ -31,6 +32,7 @@ class WorkerProcess:
 
     ``ran``: its loop was begun. ``killed``: why it was killed from here. ``deadline``: monotonic time at
     which it is to be killed, because of ``overdue``. ``journal``: where it writes what it is at, if it does.
+    ``memory``: the most it may have.
     """
 
     card: WorkerCard
@@ -43,12 +45,31 @@ class WorkerProcess:
     deadline: float = NEVER
     overdue: str = ""
     journal: Journal | None = None
+    memory: MemoryLimit | None = None
+    own_fault: bool = False
 
     def limit(self, seconds: float, overdue: str) -> None:
         """Gives the process so long from now, unless it has less already."""
         deadline = time.monotonic() + seconds
         if deadline < self.deadline and self.killed is None:
             self.deadline, self.overdue = deadline, overdue
+
+    @property
+    def due(self) -> float:
+        """When it is to be looked at again, if nothing happens."""
+        if self.memory is None or self.killed is not None:
+            return self.deadline
+        return min(self.deadline, self.memory.next_look)
+
+    def enforce(self, now: float) -> None:
+        """Kills it where its time is over, or it has more memory than it may."""
+        if self.deadline <= now:
+            self.kill(self.overdue)
+        elif self.memory is not None and self.killed is None and self.memory.next_look <= now:
+            reason = self.memory.look(self.born.pid, now)
+            if reason is not None:
+                self.own_fault = True
+                self.kill(reason)
 
     def kill(self, reason: str) -> None:
         """Kills the process and its group; its end is still to be noticed."""
@@ -82,7 +103,7 @@ class WorkerProcess:
         while self.hear():
             pass
         self.capture.finish()
-        return judge(status, self.report, self.killed, self.capture.tail())
+        return judge(status, self.report, self.killed, self.capture.tail(), own_fault=self.own_fault)
 
     def left(self) -> Left | None:
         """What it was at when it ended; None where nobody knows."""
@@ -109,7 +130,9 @@ class Slot:
     reload: bool = False
 
 
-def bear(card: WorkerCard, log: int | None, journal: Journal | None) -> WorkerProcess | Channel:
+def bear(
+    card: WorkerCard, log: int | None, journal: Journal | None, max_memory: int | None
+) -> WorkerProcess | Channel:
     """Makes a process; in the new one returns its end of the channel, with signals still held back."""
     born: Born | Channel | None = None
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -121,4 +144,5 @@ def bear(card: WorkerCard, log: int | None, journal: Journal | None) -> WorkerPr
     if isinstance(born, Channel):
         return born
     capture = Capture(born.stdout, born.stderr, log)
-    return WorkerProcess(replace(card, pid=born.pid), born, capture, journal=journal)
+    memory = None if max_memory is None else MemoryLimit(max_memory)
+    return WorkerProcess(replace(card, pid=born.pid), born, capture, journal=journal, memory=memory)

@@ -26,7 +26,8 @@ class StartSpec:
     ``paths`` and ``directory`` are the manager's own import path beyond Python's and its working
     directory: the worker takes of them what exists where it runs. ``log_dir``: a file per worker there
     gets all it prints. ``max_crashes``: how many crashes of its workers a task may survive, beside its
-    retries. ``max_restarts``: how often a worker that crashed is started again.
+    retries. ``max_memory``: bytes a worker may have before it is killed. ``max_restarts``: how often a worker
+    that crashed is started again.
     ``large_object_dir``: where its large results go; ``max_value_size``: bytes one of them may have. Once
     stored, ``loop`` and ``arguments`` that are large are references to objects beside.
     """
@@ -45,6 +46,7 @@ class StartSpec:
     large_object_dir: str | None = None
     max_value_size: int | None = None
     max_crashes: int = 0
+    max_memory: int | None = None
 
 
 def seal_code(

@@ -81,7 +81,7 @@ class Supervisor:
                 return job
             self._watch.turn(self._time_left())
             self._renew()
-            self._enforce_deadlines()
+            self._enforce_limits()
         return self._close()
 
     # --- beginning and end ----------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Supervisor:
         log = open_log_file(spec.log_dir, worker.worker_id)
         # A process that is started anew does not see this one's memory.
         journal = None if self._options.spawn else Journal()
-        process = bear(card, log, journal)
+        process = bear(card, log, journal, spec.max_memory)
         if isinstance(process, Channel):
             if log is not None:
                 os.close(log)
@@ -334,11 +334,10 @@ class Supervisor:
             elif letter == "t":
                 process.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after it had left")
 
-    def _enforce_deadlines(self) -> None:
+    def _enforce_limits(self) -> None:
         now = time.monotonic()
         for process in self._processes():
-            if process.deadline <= now:
-                process.kill(process.overdue)
+            process.enforce(now)
 
     def _drain(self, signal_name: str) -> None:
         """Lets the workers finish the task at hand, then leave, within the grace."""
@@ -388,7 +387,7 @@ class Supervisor:
         processes = self._processes()
         flush = any(process.capture.pending for process in processes if process.admitted)
         due = [now + self._uplink.time_left(flush=flush), self._give_up_at]
-        due += [process.deadline for process in processes]
+        due += [process.due for process in processes]
         if not self._uplink.away and not self._uplink.busy:
             due += [worker.start_at for worker in self._workers if worker.start_at is not None]
         left = min(due) - now

@@ -1,4 +1,5 @@
-"""What worker processes use: memory and processor time, sampled from outside, whatever they do.
+"""What worker processes use: memory and processor time, sampled from outside, whatever they do; and when one
+has more memory than it may.
 
 Reads ``/proc``; where there is none, nothing is known of other processes, and little of one's own.
 """
@@ -62,10 +63,55 @@ class Sampler:
             del self._last[pid]
 
 
-def _read(pid: int) -> Sample | None:
+def resident(pid: int) -> int | None:
+    """Bytes of memory that a process has now. Where the system does not tell: of this process the most it
+    ever had, of another, and of one that is gone, None."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            memory = int(file.read().split()[1]) * _PAGE
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return _own().memory if pid == os.getpid() else None
+
+
+#: Bytes a second by which the memory of a process is thought to grow at most, and the seconds between two
+#: looks at it: no fewer, no more.
+_GROWTH, _LEAST_PAUSE, _MOST_PAUSE = 2 << 30, 0.02, 0.5
+
+
+@dataclass(slots=True)
+class MemoryLimit:
+    """The most bytes of memory that a process may have, and when to look again: the sooner, the less is
+    left. ``next_look`` is of the monotonic clock."""
+
+    most: int
+    next_look: float = 0.0
+
+    def look(self, pid: int, now: float) -> str | None:
+        """Why the process is to be ended, where it has more than it may."""
+        memory = resident(pid)
+        if memory is None:
+            # It is gone; or nothing can be known here, now or later.
+            self.next_look = float("inf")
+            return None
+        left = self.most - memory
+        if left < 0:
+            return (
+                f"killed because it held {_mebibytes(memory)} of memory, more than max_memory={self.most} "
+                f"({_mebibytes(self.most)}): raise max_memory, or have each call hold less at once"
+            )
+        self.next_look = now + min(max(left / _GROWTH, _LEAST_PAUSE), _MOST_PAUSE)
+        return None
+
+
+def _mebibytes(n: int) -> str:
+    return f"{n / (1 << 20):.1f} MiB"
+
+
+def _read(pid: int) -> Sample | None:
+    memory = resident(pid)
+    try:
+        if memory is None:
+            raise ProcessLookupError
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name in brackets may hold anything.
             words = file.read().rpartition(b")")[2].split()

@@ -37,13 +37,17 @@ class Verdict:
     failed: bool
 
 
-def judge(status: Status, report: Report | None, killed: str | None, stderr: str) -> Verdict:
-    """``killed`` is why the supervisor itself killed the process, None where it did not."""
+def judge(
+    status: Status, report: Report | None, killed: str | None, stderr: str, *, own_fault: bool = False
+) -> Verdict:
+    """``killed`` is why the supervisor itself killed the process, None where it did not; ``own_fault``: for
+    what the process did, so that it counts as a crash."""
     said = Exit(status.exit_code, status.signal, stderr)
     if report is not None and report.kind == "returned":
         return Verdict(WorkerState.TERMINATED, CRASHED, _with(said, _late(status)), failed=False)
     if killed is not None:
-        return Verdict(WorkerState.KILLED, KILLED, _with(said, killed), failed=False)
+        state, message = (WorkerState.LOST, CRASHED) if own_fault else (WorkerState.KILLED, KILLED)
+        return Verdict(state, message, _with(said, killed), failed=own_fault)
     if report is None:
         reason = f"{status.text} without leaving the network"
         return Verdict(WorkerState.LOST, CRASHED, _with(said, reason), failed=True)

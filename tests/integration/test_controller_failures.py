@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -147,6 +148,43 @@ def test_the_crash_is_told_in_full(network: str) -> None:
         assert ("crash", 2) == (result.status, result.attempt)
         assert 2 == controller.crashes("poison")
         assert 1 == controller.summary().crash
+
+
+def test_a_call_that_takes_too_much_memory(network: str) -> None:
+    """Its worker is killed while it runs, which is a crash of that call with a true reason, and replaced; the
+    processes of others, and other calls, do not notice."""
+
+    def fill() -> None:
+        held = []
+        while True:
+            held.append(bytearray(8 << 20))
+            threading.Event().wait(0.005)
+
+    most = 192 << 20
+    with Controller(network, max_workers=2, max_memory=most, max_crashes=1) as controller:
+        greedy = controller.submit(fill)
+        modest = [controller.submit(lambda i: len(bytes(i << 20)) >> 20, i) for i in range(10)]
+        error = greedy.exception(PATIENCE)
+        assert isinstance(error, WorkerCrashed)
+        assert (signal.SIGKILL, 2) == (error.signal, error.attempts)
+        told = re.search(
+            r"held ([\d.]+) MiB of memory, more than max_memory=(\d+) \(192.0 MiB\): raise", str(error)
+        )
+        assert told is not None
+        assert most == int(told[2])
+        assert 192 < float(told[1]) < 1024
+        assert list(range(10)) == [future.result(PATIENCE) for future in modest]
+        assert 5 == controller.submit(abs, -5).result(PATIENCE)
+        assert {"crash": 1, "success": 11} == Counter(result.status for result in controller.collect())
+
+
+def test_a_limit_below_what_a_worker_holds_before_its_first_call(network: str) -> None:
+    """No worker comes up, and the error says why instead of any call's crash."""
+    with Controller(network, max_workers=1, max_memory=1 << 20) as controller:
+        error = controller.submit(abs, -1).exception(PATIENCE)
+        assert isinstance(error, LaunchError)
+        assert "max_memory=1048576" in str(error)
+        controller.cancel(all=True)
 
 
 def test_launches_that_fail_are_told(network: str) -> None:

@@ -303,7 +303,6 @@ def test_nobody_is_killed_by_the_garbage_collector(
     [
         ({"max_tasks_per_worker": 2}, 3),
         ({"max_lifetime": 0.05}, 2),
-        ({"max_memory": 1}, 2),  # Less than any worker has: each does one call.
     ],
 )
 def test_workers_that_have_served_are_replaced(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from rushlight import Rush, RushWorker, WorkerUsage
-from rushlight._usage import Sampler
+from rushlight._usage import MemoryLimit, Sampler, resident
 from rushlight.integrations.prometheus import NetworkCollector, start_exporter
 
 
@@ -44,6 +44,22 @@ def test_a_process_is_sampled_from_outside() -> None:
     assert (None, True) == (first.cpu_percent, second.cpu_percent is not None)
     assert round(100 * (second.cpu_seconds - first.cpu_seconds) / 10, 1) == second.cpu_percent
     assert sampler.sample(process.pid) is None
+
+
+def test_memory_is_looked_at_the_sooner_the_less_is_left() -> None:
+    """A process has no time to grow far beyond its limit between two looks; one that is far from it is let
+    alone; above it the reason has both numbers, and what to do."""
+    mine = resident(os.getpid())
+    assert mine is not None
+    far, near = MemoryLimit(mine << 10), MemoryLimit(mine + (64 << 20))
+    assert (None, None) == (far.look(os.getpid(), 100.0), near.look(os.getpid(), 100.0))
+    assert 100.0 < near.next_look < 100.1 < far.next_look <= 100.5
+    reason = MemoryLimit(1 << 20).look(os.getpid(), 100.0)
+    assert reason is not None
+    assert "more than max_memory=1048576 (1.0 MiB): raise max_memory" in reason
+    gone = MemoryLimit(1)
+    assert gone.look(2**22 + 1, 100.0) is None
+    assert float("inf") == gone.next_look
 
 
 def test_workers_are_sampled_with_their_leases(rush: Rush, wait_until: Callable[..., None]) -> None:

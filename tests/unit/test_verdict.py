@@ -58,6 +58,16 @@ def test_verdicts(
     )  # fmt: skip
 
 
+def test_a_process_that_is_killed_for_what_it_did_has_crashed() -> None:
+    """Such as taking too much memory: a loss, and a failure; unless its loop had returned by then."""
+    verdict = judge(Status(None, 9), None, "too large", "tail", own_fault=True)
+    assert (WorkerState.LOST, CRASHED, "too large", True) == (
+        verdict.state, verdict.message, verdict.exit.reason, verdict.failed,
+    )  # fmt: skip
+    verdict = judge(Status(None, 9), Report("returned"), "too large", "", own_fault=True)
+    assert (WorkerState.TERMINATED, False) == (verdict.state, verdict.failed)
+
+
 def test_an_error_is_reported_with_type_and_traceback() -> None:
     """What failed the loop is kept for the tasks it held."""
     report = Report("failed", "E: x", "x", "m.E", "Traceback ...")
