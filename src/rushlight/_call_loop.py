@@ -87,7 +87,13 @@ class Shift:
                 self._idle_since = time.monotonic()
 
     def _patience(self) -> float:
-        return self._limits.idle_left(time.monotonic() - self._idle_since)
+        """Seconds to wait for a call before it leaves."""
+        now = time.monotonic()
+        left = self._limits.idle_left(now - self._idle_since)
+        if left <= 0 and self._limits.kept and self.worker._store.has_controllers():
+            self._idle_since = now
+            left = self._limits.idle_left(0.0)
+        return min(left, self._limits.life_left(now - self._began))
 
     def _served(self) -> bool:
         now = time.monotonic()

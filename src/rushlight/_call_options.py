@@ -139,12 +139,10 @@ class Settings:
         on_start = given["on_worker_start"]
         if on_start is not None and not callable(on_start):
             raise ConfigError(f"on_worker_start={on_start!r} must be a function")
-        # With a pool that is kept, a worker leaves by itself only where no controller looks after it.
-        alone = idle if idle is None or not least else 4 * idle
         return cls(
             launcher=launcher if launcher is not None else plan.current().launcher,
             scale=ScaleLimits(least, most, ratio, math.inf if idle is None else idle, patience),
-            limits=Limits(given["max_tasks_per_worker"], lifetime, alone, given["max_memory"]),
+            limits=Limits(given["max_tasks_per_worker"], lifetime, idle, given["max_memory"], kept=least > 0),
             reset=Reset.of(given["reset"]),
             max_crashes=given["max_crashes"],
             seed=seed,

@@ -7,6 +7,7 @@ process, entered by one call at a time.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -36,6 +37,7 @@ class Limits:
     max_lifetime: float | None = None
     idle_timeout: float | None = None
     max_memory: int | None = None
+    kept: bool = False
 
     def served(self, done: int, age: float) -> bool:
         """True where it has served long enough. Asked between calls."""
@@ -45,8 +47,6 @@ class Limits:
             or self.too_large()
         )
 
-    def idle_left(self, idle: float) -> float:
-        """Seconds until it has idled long enough."""
     def too_large(self) -> bool:
         """True where this process holds more memory than it may."""
         return self.max_memory is not None and (resident(os.getpid()) or 0) > self.max_memory
@@ -60,7 +60,13 @@ class Limits:
                 value=self.max_memory,
             )
 
-        return float("inf") if self.idle_timeout is None else self.idle_timeout - idle
+    def idle_left(self, idle: float) -> float:
+        """Seconds until it has idled long enough."""
+        return math.inf if self.idle_timeout is None else self.idle_timeout - idle
+
+    def life_left(self, age: float) -> float:
+        """Seconds until it has lived long enough."""
+        return math.inf if self.max_lifetime is None else self.max_lifetime - age
 
 
 @dataclass(frozen=True, slots=True)

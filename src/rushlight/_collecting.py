@@ -20,7 +20,7 @@ from typing import Any, Final
 from ._clearing import FORGETS, Clearing, Presence, leaving
 from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
-from ._store_calls import Collecting, Leaving
+from ._store_calls import SILENCE, Collecting, Leaving
 from .launchers.local import process_start
 
 #: Ended calls read at once.
@@ -31,9 +31,6 @@ _AT_HAND: Final = 1.0
 _READ_KEPT: Final = 1000
 #: Seconds between two looks for collectors that are gone.
 _LOOK_AGAIN: Final = 5.0
-#: Seconds after which one on another host is gone that has not said that it handed out what it holds: it
-#: says so within a second or two.
-_SILENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +181,7 @@ class Collector:
         clearing, presence = self._clearing, self._presence
         waiting = waiting or (clearing is not None and clearing.due()) or presence.has_word()
         waiting = waiting or (presence.search is not None and presence.search.due())
-        return waiting or silence > (_AT_HAND if at_hand else _SILENCE / 3)
+        return waiting or silence > (_AT_HAND if at_hand else SILENCE / 3)
 
     def do(self) -> None:
         """Says so; unless somebody is at his results just now, who does it himself and may take long."""
@@ -196,7 +193,7 @@ class Collector:
         try:
             self.settle()
             silence = time.monotonic() - self._given_at
-            if silence > (_AT_HAND if self._told < self._held else _SILENCE / 3):
+            if silence > (_AT_HAND if self._told < self._held else SILENCE / 3):
                 self._ask()
                 self._collect([])
             elif self._presence.has_word():
@@ -309,11 +306,6 @@ class Collector:
         """Says that this collector is there, and that its controller reads from now on. Before all else."""
         self.hide(())
 
-    def others(self) -> bool:
-        """Whether other collectors are there."""
-        now, found = self._store.collectors()
-        return any(other.token != self._token and not _is_gone(other, now) for other in found)
-
     def _ask(self) -> None:
         """The user asks for more: what he was given before, he has had."""
         self.settle()
@@ -392,4 +384,4 @@ def _is_gone(collector: Collecting, now: float) -> bool:
     host, pid, _start = collector.process.rsplit(":", 2)
     if host == socket.gethostname() and os.path.isdir("/proc/self"):
         return _process_name(int(pid)) != collector.process
-    return now - collector.heard > _SILENCE
+    return collector.is_silent(now)

@@ -7,12 +7,10 @@ process, make another, and everything goes on.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import itertools
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from . import _inputs, _names, _telemetry
+from . import _endings, _inputs, _names, _telemetry
 from ._broadcast import broadcast
 from ._call_loop import CallLoop
 from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Options, Settings
@@ -37,11 +35,12 @@ from ._loopspec import make_spec
 from ._manager import Rush
 from ._mapping import in_order
 from ._missing import Missing
+from ._peers import Peers
 from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
 from ._store_calls import Leaving
-from .errors import ConfigError, LaunchError, RushlightError
+from .errors import ConfigError, LaunchError
 from .launchers import Launcher
 
 T = TypeVar("T")
@@ -102,28 +101,31 @@ class Controller(Kin, concurrent.futures.Executor):
         self._pid = os.getpid()
         self._prefix = f"{_names.random_token()}-"
         self._next = 0
-        self._closing = threading.RLock()
-        self._shutdown = False
-        self._closed = False
+        self._closing, self._ending = threading.RLock(), threading.RLock()
+        self._shutdown = self._hasty = self._closed = False
+        self._way = way = _endings.Way(self)
         self._register = Register()
         self._ends = Ends(store, self.network)
         self._shelf = Shelf(store)
         self._forgets = self._settings.retention == "collect"
         self._presence = presence = Presence((FORGETS if self._forgets else "") + _names.random_token())
-        self._collector = Collector(self._another_store(), self._ends, self.network, self._pass_on, presence)
+        pass_on = way.to("_pass_on", otherwise=False)
+        self._collector = Collector(self._another_store(), self._ends, self.network, pass_on, presence)
         self._feed = Feed(
-            self._another_store(), self._register, self._ends, self._collector, self._pass_on, presence
+            self._another_store(), self._register, self._ends, self._collector, pass_on, presence
         )
         self._feed.prefix = self._prefix
         presence.word = self._feed.word
-        self._sender = Sender(self._another_store(), self._not_sent, presence.sending)
+        self._sender = Sender(self._another_store(), way.to("_not_sent"), presence.sending)
         presence.search = Missing(store, self._register, self._feed, self._sender.flush)
+        self._peers = Peers(store, presence.token)
         self._launches = Launches(
             self._rush,
             self._rush._launcher(self._settings.launcher),
             self._settings.scale,
-            self._keep_spec,
-            self._broken,
+            way.to("_keep_spec"),
+            way.to("_broken"),
+            self._peers,
         )
         self._backlog: deque[str] = deque()
         self._moved: set[str] = set()
@@ -131,7 +133,7 @@ class Controller(Kin, concurrent.futures.Executor):
         self._collector.begin()
         self._feed.attach()
         self._feed.nudge()
-        _open.add(self)
+        _endings.begun(self)
         if self._settings.scale.min_workers or self._feed.outstanding:
             self._launches.nudge()
 
@@ -161,6 +163,10 @@ class Controller(Kin, concurrent.futures.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
+
+    def __del__(self) -> None:
+        if not self.__dict__.get("_shutdown", True):
+            _endings.left(self)
 
     @property
     def network(self) -> str:
@@ -298,44 +304,45 @@ class Controller(Kin, concurrent.futures.Executor):
         if wait:
             self._finish()
         elif first:
-            threading.Thread(target=self._finish, name="rushlight-closer").start()
+            threading.Thread(target=self._finish, name="rushlight-closer", daemon=False).start()
 
     def terminate(self) -> None:
         """Ends everything now: calls are cancelled, workers killed, launches taken back."""
-        self._shutdown = True
-        with self._closing:
-            if self._closed:
-                return
-            self._launches.pause()
-            self.cancel(all=True)
-            for branch in self._branches.values():
-                branch.terminate()
-            self._launches.close(workers=True, kill=True)
-            for future in self._register.take_all():
-                future._end_cancelled()
-            self._close()
+        # Who waits for calls waits no longer.
+        self._shutdown = self._hasty = True
+        self._launches.pause()
+        for branch in self._branches.values():
+            branch.terminate()
+        with self._ending:
+            if not self._closed:
+                self.cancel(all=True)
+                for future in self._register.take_all():
+                    future._end_cancelled()
+                self._close()
 
     def _finish(self) -> None:
-        with self._closing:
+        with self._ending:
             if self._closed or os.getpid() != self._pid:
                 return
             self._sender.flush()
-            while self._feed.own:
+            while self._feed.own and not self._hasty:
                 if self._launches.error is not None and not self._workers_left():
                     break
                 self._feed.wait(1.0, count=self._feed.ended_count)
-            for branch in self._branches.values():
+            # A fallback was made before the branch whose calls go on there.
+            for branch in reversed(self._branches.values()):
                 branch.shutdown()
-            # The last of several controllers ends the workers.
-            self._launches.close(workers=not self._collector.others())
-            self._close()
+            if not self._hasty:
+                self._close()
 
     def _close(self) -> None:
         self._closed = True
-        _open.discard(self)
+        _endings.ended(self)
         self._sender.close()
         self._feed.close()
         self._collector.close()
+        # The last of several controllers ends the workers; each that leaves says so before it looks.
+        self._launches.close(workers=self._hasty or not self._peers.there(belief=0.0), kill=self._hasty)
         if self._ephemeral:
             self._rush.reset()
         self._rush.close()
@@ -383,18 +390,3 @@ class Controller(Kin, concurrent.futures.Executor):
         if not self._workers_left():
             for future in self._register.take_all():
                 future._end(None, error)
-
-
-_open: weakref.WeakSet[Controller] = weakref.WeakSet()
-
-
-def _finish_all() -> None:
-    """At the end of the process: what was submitted is done, as other executors do it."""
-    for controller in list(_open):
-        try:
-            controller.shutdown()
-        except RushlightError:
-            continue
-
-
-atexit.register(_finish_all)

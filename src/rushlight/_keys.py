@@ -23,7 +23,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
             "collector has handed out, when it was last heard, its process; where collected results are not "
             "kept, `gone` tasks removed so far, `blank` places they have left in `finished`, `swept` the "
-            "first place that is not, per controller `s:<id>` the number of its last push"
+            "first place that is not, per controller `s:<id>` the number of its last push; "
+            "`lead` whose turn it is to change the number of workers, and until when"
         ),
     ),
     "index": ("hash", "task key -> '' while queued, running or failed; position in `finished` once there"),

@@ -5,8 +5,9 @@ Plain records; what they mean for the number of workers is decided in ``_scaling
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final
 
 import msgspec
 
@@ -14,11 +15,14 @@ from ._scaling import LaunchFact
 from ._store_calls import Crew
 from .launchers import PENDING, Handle, HandleState
 
+_OWNER: Final = "controller"
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     """A worker that was launched and has not been running. ``handle``: None where another launcher did it,
-    which cannot be asked here. ``adopted``: by another controller, maybe long ago."""
+    which cannot be asked here. ``adopted``: by another controller, maybe long ago. ``owner``: the token of
+    the controller that did it."""
 
     worker_id: str
     handle: Handle | None
@@ -26,6 +30,7 @@ class Launch:
     state: HandleState = PENDING
     running_since: float | None = None
     adopted: bool = False
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -34,7 +39,8 @@ class Known:
 
     epoch: str = ""
     launches: dict[str, Launch] = field(default_factory=dict)
-    ours: set[str] = field(default_factory=set)
+    #: Workers that controllers launched, with the controllers' tokens.
+    owners: dict[str, str] = field(default_factory=dict)
     #: Of each worker without a task: since when, and how many it had ended by then.
     idle: dict[str, tuple[float, int]] = field(default_factory=dict)
     next_poll: float = 0.0
@@ -48,7 +54,10 @@ def unused(launches: Iterable[Launch], crew: Crew) -> list[Launch]:
     ]
 
 
-def fact_of(launch: Launch) -> LaunchFact:
+def fact_of(launch: Launch, there: Collection[str]) -> LaunchFact:
+    """``there``: the tokens of controllers that look after their launches themselves."""
+    if launch.owner in there:
+        return LaunchFact(launch.worker_id, "pending", launch.since, kept=True)
     group = launch.handle.id if launch.handle is not None else ""
     return LaunchFact(launch.worker_id, launch.state.phase, launch.since, launch.running_since, group)
 
@@ -58,6 +67,14 @@ def handles_of(launches: Iterable[Launch]) -> list[Handle]:
     return list({one.handle.id: one.handle for one in launches if one.handle is not None}.values())
 
 
-def note_of(handle: Handle) -> bytes:
-    """What other controllers are told of a launch."""
-    return msgspec.msgpack.encode(asdict(handle))
+def note_of(handle: Handle, owner: str) -> bytes:
+    """What other controllers are told of a launch. Of whose it is among the handle's details, where those of
+    earlier releases expect nothing that they know."""
+    return msgspec.msgpack.encode(asdict(replace(handle, details={**handle.details, _OWNER: owner})))
+
+
+def told_of(note: bytes) -> tuple[Handle, str]:
+    """What a note tells: the handle, whose ``id`` is empty until it was launched, and the owner."""
+    told = {"launcher": "", "id": "", "worker_ids": (), "details": {}} | msgspec.msgpack.decode(note)
+    owner = told["details"].pop(_OWNER, "")
+    return Handle(**told | {"worker_ids": tuple(told["worker_ids"])}), owner

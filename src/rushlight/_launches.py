@@ -1,8 +1,8 @@
 """A controller's workers: launched, counted and let go in the background, each known by its id from the
 start.
 
-Owns the launches and the thread that tends them. What to do is decided in ``_scaling`` and ``_breaker``; what
-a worker does, in ``_call_loop``.
+Owns the thread that tends them, and all that is done about them. What is known is ``_lookout``'s; what to do
+is decided in ``_scaling`` and ``_breaker``; what a worker does, in ``_call_loop``.
 """
 
 from __future__ import annotations
@@ -10,34 +10,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
-
-import msgspec
 
 from . import _names
-from ._breaker import Breaker
-from ._launched import Known, Launch, fact_of, handles_of, note_of, unused
+from ._launched import Launch, handles_of, note_of, unused
+from ._lookout import Lookout
 from ._manager import Rush
-from ._scaling import Demand, Peak, Plan, ScaleLimits, Supply, WorkerFact, plan
+from ._peers import Peers, Turn
+from ._scaling import Demand, Peak, Plan, ScaleLimits, plan
 from ._store_calls import Crew
 from .errors import LauncherError, LaunchError
-from .launchers import RUNNING, Handle, Launcher, WorkerCommand
+from .launchers import Handle, Launcher, WorkerCommand
 
 _log = logging.getLogger("rushlight")
 #: Seconds between two looks while something is under way, and while nothing is; how long the first look waits
 #: for the calls that come with the first, so that one batch is launched for all.
 _TICK, _REST, _GATHER = 0.1, 1.0, 0.005
-#: A launcher is asked after so many times as long as its answer took, and the more seldom the longer nothing
-#: has been launched: schedulers do not like to be asked. Seconds at most.
-_POLL_SHARE, _POLL_AGE, _LONGEST_POLL = 20.0, 0.1, 5.0
 #: Seconds workers get to leave before they are killed, and their processes for exit handlers of their own.
 _EXIT_TIME, _LAST_WORDS = 10.0, 10.0
-_FINAL: Final = ("t", "k", "l")
 
 
-class Launches:
+class Launches(Lookout):
     """The workers of one network, kept at the number its tasks want."""
 
     def __init__(
@@ -47,21 +41,17 @@ class Launches:
         limits: ScaleLimits,
         make_spec: Callable[[], str],
         on_broken: Callable[[LaunchError], None],
+        peers: Peers,
     ) -> None:
-        self._rush = rush
-        self._launcher = launcher
+        super().__init__(rush, launcher, on_broken, peers)
         self.limits = limits
         self._make_spec = make_spec
-        self._on_broken = on_broken
         #: What was launched here and may not have ended yet.
         self._handles: dict[str, Handle] = {}
-        self._known = Known()
         self._peak = Peak(limits.settle)
-        self.breaker = Breaker()
         self._lock = threading.RLock()
         self._wake, self._halt = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._closed = False
         self._queued = 0
 
     # --- for the controller -----------------------------------------------------------------------
@@ -93,11 +83,6 @@ class Launches:
             self._halt.clear()
         self.nudge()
 
-    @property
-    def error(self) -> LaunchError | None:
-        """Why no worker is to be expected: launches have failed so often, and none is under way."""
-        return None if self._known.launches else self.breaker.error
-
     def launch(self, n: int) -> list[str]:
         """Launches n workers now, whatever the limits. Raises RuntimeError once closed."""
         with self._lock:
@@ -108,13 +93,11 @@ class Launches:
         """Looks and acts once; True where workers were launched. Raises RuntimeError once closed."""
         with self._lock:
             self._check_open()
-            now = time.monotonic()
-            # The launcher first: of one that has ended by then, all that it did is seen by the look.
-            self._poll(now)
-            crew = self._look(now)
-            self._queued, tasks = crew.queued, crew.queued + crew.running
-            demand = Demand(crew.queued, crew.running, self._peak.tell(tasks, now))
-            return self._act(plan(demand, self._supply(crew), self.limits, now), crew, now)
+            if not self._decide()[0]:
+                return False
+            with self._peers.turn() as turn:
+                # What others have done until it was ours counts as well.
+                return bool(turn) and self._act(*self._decide(), turn)
 
     def close(self, *, workers: bool, kill: bool = False) -> None:
         """Ends the thread for good and, where asked to, takes back launches that have not started and ends
@@ -150,112 +133,21 @@ class Launches:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def _poll(self, now: float) -> None:
-        """Asks the launcher after those that have not registered, now and then."""
-        asked = [launch for launch in self._known.launches.values() if launch.handle is not None]
-        if not asked or now < self._known.next_poll:
-            return
-        handles = handles_of(asked)
-        began = time.monotonic()
-        states = dict(zip([h.id for h in handles], self._launcher.poll(handles), strict=True))
-        took = time.monotonic() - began
-        age = now - max(launch.since for launch in asked)
-        self._known.next_poll = now + min(_LONGEST_POLL, max(_POLL_SHARE * took, _POLL_AGE * age))
-        for launch in asked:
-            assert launch.handle is not None
-            state = states[launch.handle.id]
-            first_run = state.phase == "running" and launch.running_since is None
-            self._known.launches[launch.worker_id] = replace(
-                launch, state=state, running_since=now if first_run else launch.running_since
-            )
-
-    def _look(self, now: float) -> Crew:
-        """Compares what is known with who is there."""
-        store = self._rush._store
-        crew = store.crew()
-        if crew.overdue:
-            store.reap()
-            crew = store.crew()
-        if crew.epoch != self._known.epoch:
-            # The network was reset, and its workers with it.
-            self._known = Known(crew.epoch)
-        self._adopt(crew, now)
-        self._see_launches(crew, now)
-        idle = self._known.idle
-        for worker_id, mate in crew.members.items():
-            if mate.busy or mate.letter != "r":
-                idle.pop(worker_id, None)
-            elif idle.get(worker_id, (now, -1))[1] != mate.ended:
-                # New, or it has done something since the last look.
-                idle[worker_id] = now, mate.ended
-        for worker_id in idle.keys() - crew.members.keys():
-            del idle[worker_id]
-        return crew
-
-    def _adopt(self, crew: Crew, now: float) -> None:
-        """Takes in what other controllers of the network, also ones that are gone, have launched."""
-        known = self._known
-        for worker_id, noted in crew.launches.items():
-            launch = known.launches.get(worker_id)
-            # Of one noted before it was launched more is told later.
-            news = worker_id not in known.ours or (launch is not None and launch.handle is None)
-            known.ours.add(worker_id)
-            if not news or noted.ran or noted.letter in _FINAL:
-                continue
-            told = msgspec.msgpack.decode(noted.told)
-            if told["id"] and told["launcher"] == self._launcher.name:
-                handle = Handle(**told | {"worker_ids": tuple(told["worker_ids"])})
-                known.launches[worker_id] = Launch(worker_id, handle, now, adopted=True)
-                known.next_poll = now
-            elif launch is None:
-                known.launches[worker_id] = Launch(worker_id, None, now, RUNNING, now, adopted=True)
-
-    def _see_launches(self, crew: Crew, now: float) -> None:
-        """What became of launches: workers that run, or that have ended."""
-        known = self._known
-        ended, tails = [], []
-        for worker_id, noted in crew.launches.items():
-            final = noted.letter in _FINAL
-            if final:
-                ended.append(worker_id)
-                # One that was lost may come back, and is ours still.
-                if noted.letter != "l":
-                    known.ours.discard(worker_id)
-            if noted.ran or final:
-                launch = known.launches.pop(worker_id, None)
-                if launch is None or launch.adopted:
-                    continue
-                if noted.ran:
-                    self.breaker.succeed()
-                elif noted.letter == "l":
-                    tails.append(self._reason_of(worker_id))
-        for worker_id in [wid for wid in known.launches if wid in crew.members and wid not in crew.launches]:
-            # Its note is gone, but there it is.
-            known.launches.pop(worker_id)
-        self._rush._store.drop_launches(ended)
-        self._failed(tails, now)
-
-    def _reason_of(self, worker_id: str) -> str:
-        reasons = {info.worker_id: info.reason for info in self._rush._store.workers()}
-        return reasons.get(worker_id) or "it ended before it ran"
-
-    def _supply(self, crew: Crew) -> Supply:
-        known = self._known
-        workers = [
-            WorkerFact(
-                worker_id,
-                idle_since=known.idle[worker_id][0] if worker_id in known.idle else None,
-                leaving=mate.letter == "d",
-                ours=worker_id in known.ours,
-            )
-            for worker_id, mate in crew.members.items()
-        ]
-        coming = [one for one in known.launches.values() if one.worker_id not in crew.members]
-        return Supply(workers, [fact_of(one) for one in coming])
+    def _decide(self) -> tuple[Plan, Crew, float]:
+        """What to do, as of this look."""
+        now = time.monotonic()
+        # The launcher first: of one that has ended by then, all that it did is seen by the look.
+        self._poll(now)
+        crew = self._look(now)
+        self._queued, tasks = crew.queued, crew.queued + crew.running
+        demand = Demand(crew.queued, crew.running, self._peak.tell(tasks, now))
+        step = plan(demand, self._supply(crew), self.limits, now)
+        n = self.breaker.allows(step.launch, len(self._known.launches) - len(step.failed), now)
+        return replace(step, launch=n), crew, now
 
     # --- acting -----------------------------------------------------------------------------------
 
-    def _act(self, step: Plan, crew: Crew, now: float) -> bool:
+    def _act(self, step: Plan, crew: Crew, now: float, turn: Turn) -> bool:
         self._give_up(step.failed, crew, now)
         if step.cancel:
             self._terminate([self._known.launches.pop(worker_id) for worker_id in step.cancel])
@@ -263,7 +155,7 @@ class Launches:
         if step.drain:
             self._rush.stop_workers("terminate", step.drain)
         n = self.breaker.allows(step.launch, len(self._known.launches), now)
-        return bool(n and self._launch(n))
+        return bool(n and self._launch(n, turn))
 
     def _give_up(self, failed: Sequence[str], crew: Crew, now: float) -> None:
         """Launches that have ended, or were not heard of in time."""
@@ -289,15 +181,7 @@ class Launches:
         if handles:
             self._launcher.terminate(handles)
 
-    def _failed(self, tails: Sequence[str], now: float) -> None:
-        if not tails:
-            return
-        self.breaker.fail(tails, now)
-        error = self.error
-        if error is not None and not self._closed:
-            self._on_broken(error)
-
-    def _launch(self, n: int) -> list[str]:
+    def _launch(self, n: int, turn: Turn | None = None) -> list[str]:
         store = self._rush._store
         worker_ids = tuple(_names.random_name() for _ in range(n))
         command = WorkerCommand.build(
@@ -308,9 +192,14 @@ class Launches:
             outlive=True,
         )
         now = time.monotonic()
-        # Noted first: whoever goes on after us must know of every worker that may come.
-        store.keep_launches(dict.fromkeys(worker_ids, note_of(Handle(self._launcher.name, ""))))
-        self._known.ours.update(worker_ids)
+        # Noted first: whoever looks after us must know of every worker that may come.
+        note = note_of(Handle(self._launcher.name, ""), self._peers.token)
+        if not store.keep_launches(dict.fromkeys(worker_ids, note), "" if turn is None else turn.name):
+            return []
+        if turn is not None:
+            # A launcher may take its time.
+            turn.end()
+        self._known.owners.update(dict.fromkeys(worker_ids, self._peers.token))
         try:
             handles = self._launcher.launch(command, n)
         except Exception as error:
@@ -323,8 +212,8 @@ class Launches:
         for worker_id in launched:
             self._known.launches[worker_id] = Launch(worker_id, by_worker[worker_id], now)
         self._known.next_poll = now
-        store.drop_launches(worker_ids)
-        store.keep_launches({worker_id: note_of(by_worker[worker_id]) for worker_id in launched})
+        store.keep_launches({wid: note_of(by_worker[wid], self._peers.token) for wid in launched})
+        store.drop_launches([wid for wid in worker_ids if wid not in by_worker])
         self._remember(handles)
         if len(launched) < n:
             name = self._launcher.name
@@ -349,25 +238,28 @@ class Launches:
 
     def _dismiss(self, *, kill: bool) -> None:
         """Ends the workers that controllers launched, also those that register only now; kills those that do
-        not leave."""
+        not leave. Those of a controller that has come meanwhile are its own, but for a ``kill``."""
         store, deadline = self._rush._store, time.monotonic() + _EXIT_TIME
         told: set[str] = set()
         while True:
             left = deadline - time.monotonic()
             standing = store.watch(min(max(left, 0.0), 5.0) + 2.0)
             crew = self._look(time.monotonic())
-            live = self._known.ours & crew.members.keys()
+            spared = () if kill else self._there()
+            live = {wid for wid, owner in self._known.owners.items() if owner not in spared}
+            live &= crew.members.keys()
             fresh = sorted(live if left <= 0 else live - told)
             told |= live
             if fresh:
                 self._rush.stop_workers("kill" if kill or left <= 0 else "terminate", fresh)
-            self._take_back(crew)
+            self._take_back(crew, spared)
             if kill or left <= 0 or not live:
                 return
             store.wait_event(standing.event, min(left, 5.0))
 
-    def _take_back(self, crew: Crew) -> None:
+    def _take_back(self, crew: Crew, spared: Collection[str]) -> None:
         """Ends launches of which nobody has registered."""
-        ending = unused(self._known.launches.values(), crew)
+        ours = [one for one in self._known.launches.values() if one.owner not in spared]
+        ending = unused(ours, crew)
         self._terminate(ending)
         self._rush._store.drop_launches([self._known.launches.pop(one.worker_id).worker_id for one in ending])

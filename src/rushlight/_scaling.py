@@ -46,25 +46,29 @@ class Demand:
 @dataclass(frozen=True, slots=True)
 class WorkerFact:
     """A live worker. ``idle_since``: since when it has had nothing to do, None while it works; ``leaving``:
-    it was asked to leave; ``ours``: a controller launched it, so that a controller may end it."""
+    it was asked to leave; ``ours``: a controller launched it, so that a controller may end it; ``kept``: that
+    is there, and does so itself."""
 
     worker_id: str
     idle_since: float | None = None
     leaving: bool = False
     ours: bool = True
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchFact:
     """A worker that was launched and has not registered. ``phase``: what its launcher knows; ``since``: when
     it was launched, ``running_since``: when its process was first seen to run; ``group``: what it can only be
-    taken back together with (one job for several workers), '' for one alone."""
+    taken back together with (one job for several workers), '' for one alone; ``kept``: the controller that
+    launched it is there, and looks after it itself."""
 
     worker_id: str
     phase: Literal["pending", "running", "exited"]
     since: float
     running_since: float | None = None
     group: str = ""
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ def _taken_back(coming: Sequence[LaunchFact], surplus: int) -> tuple[str, ...]:
     """Of the launches that wait in a scheduler the newest, as many as are too many."""
     groups: dict[str, list[LaunchFact]] = {}
     for launch in coming:
+        if launch.kept:
+            continue
         groups.setdefault(launch.group or launch.worker_id, []).append(launch)
     found: list[str] = []
     for group in sorted(groups.values(), key=lambda group: -group[0].since):
@@ -136,7 +142,9 @@ def _has_failed(launch: LaunchFact, limits: ScaleLimits, now: float) -> bool:
 
 
 def _has_idled(worker: WorkerFact, limits: ScaleLimits, now: float) -> bool:
-    return worker.ours and worker.idle_since is not None and now - worker.idle_since >= limits.idle_timeout
+    if worker.idle_since is None or worker.kept or not worker.ours:
+        return False
+    return now - worker.idle_since >= limits.idle_timeout
 
 
 class Peak:

@@ -74,7 +74,8 @@ KEYS: dict[str, tuple[str, ...]] = {
         "names", "blobs", "files",
     ),
     "name": ("control", "names", "index", "collected"),
-    "keep:launches": ("control", "launches"),
+    "launches": ("control", "launches"),
+    "lead": ("control",),
     "crew": ("control", "queued", "running", "leases", "launches", "tallies"),
     "keep:broadcasts": ("control", "broadcasts"),
     "root": ("control", "queued"),
@@ -223,8 +224,11 @@ class RosterScripts(Packer):
     def keep_broadcasts(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:broadcasts", (epoch, *pairs))
 
-    def keep_launches(self, epoch: str, *pairs: Argument) -> bytes:
-        return self._pack("keep:launches", (epoch, *pairs))
+    def launches(self, epoch: str, turn: str, *pairs: Argument) -> bytes:
+        return self._pack("launches", (epoch, turn, *pairs))
+
+    def lead(self, epoch: str, turn: str, microseconds: int) -> bytes:
+        return self._pack("lead", (epoch, turn, microseconds))
 
     def crew(self) -> bytes:
         return self._pack("crew", ())

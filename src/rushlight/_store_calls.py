@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +13,9 @@ from ._store_finished import Rows
 from ._store_reads import ReadVerbs, Standing
 from ._unread import UNREADABLE, Unread, plain_parts
 from ._wire import command
+
+#: Seconds after which a collector on another host is gone that has not been heard.
+SILENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,10 @@ class Collecting:
     process: str
     handed_out: int = 0
     heard: float = 0.0
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it has not said for long that it is there, which it does every third of that time."""
+        return now - self.heard > SILENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,11 @@ class CallVerbs(ReadVerbs):
                 handed_out, heard, process = msgspec.msgpack.decode(value)
                 found.append(Collecting(name[2:].decode(), process, handed_out, heard / 1e6))
         return int(seconds) + int(micro) / 1e6, found
+
+    def has_controllers(self) -> bool:
+        """Whether anybody has said of late that it collects."""
+        now, found = self.collectors()
+        return not all(one.is_silent(now) for one in found)
 
     def given_to(self, collector: Collecting) -> dict[str, bytes]:
         """What a collector was given and has not said to have handed out. Looks at all that was collected."""
@@ -281,10 +293,17 @@ class CallVerbs(ReadVerbs):
         found = self.link.call(command("HGETALL", self.keys["broadcasts"]))
         return dict(sorted((n.decode(), call) for n, call in zip(found[::2], found[1::2], strict=True)))
 
-    def keep_launches(self, launches: Mapping[str, bytes]) -> None:
-        """Notes launches by the ids of their workers."""
+    def lead(self, turn: str, seconds: float) -> bool:
+        """Takes a turn at changing the number of workers, for so long at most; 0 ends it. False where it is
+        another's."""
+        reply = self.write(lambda epoch: self.scripts.lead(epoch, turn, int(seconds * 1e6)))
+        return bool(reply[1])
+
+    def keep_launches(self, launches: Mapping[str, bytes], turn: str = "") -> bool:
+        """Notes launches by the ids of their workers; in a turn, unless that is over: then False."""
         flat = [part for pair in launches.items() for part in pair]
-        self.write(lambda epoch: self.scripts.keep_launches(epoch, *flat))
+        reply = self.write(lambda epoch: self.scripts.launches(epoch, turn, *flat))
+        return bool(reply[1])
 
     def crew(self) -> Crew:
         """Tasks to do, workers and launches at one instant."""

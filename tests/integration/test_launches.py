@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import gc
 import os
 import signal
@@ -13,8 +14,15 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 
-from rushlight import Controller, RushWorker
+from harness import run_python
+from rushlight import Controller, Rush, RushWorker
+from rushlight._call_loop import CallLoop
+from rushlight._call_scope import Limits, Reset
+from rushlight._connect import StoreConfig
+from rushlight._store import Store
+from rushlight._store_calls import Collecting
 from rushlight.errors import LaunchError
 from rushlight.launchers import PENDING, Handle, HandleState, LocalLauncher, WorkerCommand
 
@@ -191,6 +199,173 @@ def test_jobs_that_never_start_are_taken_back_in_the_end(
     controller.shutdown()
     assert [left] == scheduler.cancelled
     assert started != left
+
+
+def test_two_controllers_never_launch_for_the_same_calls(controllers: Controllers) -> None:
+    """However often they look at the same moment, each counts what the other launches."""
+    scheduler = Scheduler()
+    two = [controllers(max_workers=50, launcher=scheduler) for _ in range(2)]
+    for controller in two:
+        controller.descale()
+    barrier = threading.Barrier(2)
+
+    def look(controller: Controller) -> bool:
+        barrier.wait(PATIENCE)
+        return controller.scale()
+
+    with cf.ThreadPoolExecutor(2) as pool:
+        for turn in range(10):
+            two[turn % 2].walk(abs, range(3))
+            list(pool.map(look, two))
+            two[0].scale()
+            assert [3] * (turn + 1) == scheduler.batches
+
+
+def test_who_has_the_turn_and_is_gone_is_not_waited_for_long(controllers: Controllers) -> None:
+    """While one controller is about to launch, the others do nothing; where it is killed then, they go on."""
+    scheduler = Scheduler()
+    controller = controllers(max_workers=2, launcher=scheduler)
+    controller.descale()
+    store = controller._rush._store
+    assert store.lead("of another", 600.0)
+    controller.submit(pid)
+    assert not controller.scale()
+    assert [] == scheduler.batches
+    # It was killed, and had asked for a moment only.
+    assert store.lead("of another", 1e-6)
+    assert controller.scale()
+    assert [1] == scheduler.batches
+
+
+def test_a_decision_that_comes_late_launches_nothing(
+    controllers: Controllers, server: redis.Redis, network: str
+) -> None:
+    """A process that was frozen between its look and its launch finds that another had the turn meanwhile."""
+    scheduler = Scheduler()
+    slow, quick = (controllers(max_workers=2, launcher=scheduler) for _ in range(2))
+    for controller in (slow, quick):
+        controller.descale()
+    slow.submit(pid)
+    spec = slow._launches._make_spec
+
+    def freeze() -> str:
+        server.hdel(f"rl:{{{network}}}:control", "lead")
+        assert quick.scale()
+        return spec()
+
+    slow._launches._make_spec = freeze
+    assert not slow.scale()
+    assert [1] == scheduler.batches
+
+
+def test_the_least_number_is_held_whoever_else_looks(
+    controllers: Controllers, wait_until: Callable[..., None]
+) -> None:
+    """A controller that wants no idle worker leaves those of another alone, which holds some; once that is
+    gone, they are let go."""
+    holder = controllers(min_workers=1, max_workers=2, idle_timeout=0.05)
+    visitor = controllers(max_workers=2, idle_timeout=0.05)
+    for controller in (holder, visitor):
+        controller.descale()
+    holder.scale()
+    wait_until(lambda: members(holder))
+    (held,) = members(holder)
+
+    def has_idled() -> bool:
+        visitor.scale()
+        idle = visitor._launches._known.idle.get(held)
+        return idle is not None and time.monotonic() - idle[0] > 0.2
+
+    wait_until(has_idled)
+    visitor.scale()
+    assert "r" == visitor._rush._store.crew().members[held].letter
+    # As if its process had been killed.
+    visitor._rush._store.uncollect(holder._collector.token, {})
+    wait_until(lambda: visitor.scale() or not members(visitor))
+
+
+def test_a_worker_that_is_kept_leaves_only_where_no_controller_is(network: str) -> None:
+    """With ``min_workers`` a worker that has idled for long asks whether a controller is there, and stays."""
+    asked, store = [], Store(StoreConfig(), network)
+    with RushWorker(network) as worker:
+        ask = worker._store.has_controllers
+
+        def count() -> bool:
+            asked.append(ask())
+            if len(asked) == 3:
+                store.uncollect("c1", {})
+            return asked[-1]
+
+        store.collect(Collecting("c1", "host:1:1"), 1, [])
+        worker._store.has_controllers = count
+        CallLoop(Limits(idle_timeout=0.02, kept=True), Reset())(worker)
+    assert [True, True, True, False] == asked
+    store.close()
+
+
+def test_a_worker_leaves_when_its_life_is_over_also_while_it_waits(network: str) -> None:
+    """``max_lifetime`` ends a worker that has nothing to do; else the end of its job's time would meet it
+    with a call."""
+    with RushWorker(network) as worker:
+        CallLoop(Limits(max_lifetime=0.05), Reset())(worker)
+
+
+def test_the_last_of_several_that_leave_at_once_ends_the_workers(
+    controllers: Controllers, network: str
+) -> None:
+    """Also where each still sees the other when it begins to leave."""
+    two = [controllers(max_workers=1) for _ in range(2)]
+    assert [1, 1] == [controller.submit(abs, -1).result(PATIENCE) for controller in two]
+    barrier = threading.Barrier(2)
+
+    def leave(controller: Controller) -> None:
+        barrier.wait(PATIENCE)
+        controller.shutdown()
+
+    with cf.ThreadPoolExecutor(2) as pool:
+        list(pool.map(leave, two))
+    with Rush(network) as rush:
+        assert [] == rush.running_worker_ids
+
+
+SCALING = """
+import sys, time
+from rushlight import Controller
+
+if __name__ == "__main__":
+    controller = Controller(sys.argv[1], max_workers=2)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    futures = controller.walk(time.sleep, [0.02] * 40)
+    for future in futures:
+        future.result()
+    print("done", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_killed_controller_hands_over_its_workers(
+    network: str, wait_until: Callable[..., None], server: redis.Redis
+) -> None:
+    """Two processes submit to one network at the same moment: they have no more workers together than each
+    may have. One is killed amid its calls: the other's are done all the same, by the workers there are."""
+    two = [run_python(SCALING, network) for _ in range(2)]
+    killed, other = two
+    for process in two:
+        assert "ready\n" == process.stdout.readline()
+    for process in two:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    with Rush(network) as rush:
+        wait_until(lambda: rush.n_finished_tasks > 5)
+        killed.kill()
+        assert "done\n" == other.stdout.readline()
+        wait_until(lambda: rush.n_finished_tasks == 80)
+        assert 2 == rush.worker_info.height
+        other.communicate("\n", timeout=PATIENCE)
+        killed.communicate(timeout=PATIENCE)
+        # The workers of the one that is gone as well.
+        assert [] == rush.running_worker_ids
 
 
 def test_a_launch_that_is_not_wanted_any_more_is_cancelled(

@@ -120,7 +120,7 @@ class Stage:
 
 def picture(stage: Stage) -> dict[str, Any]:
     """All that a network holds, container by container. Left out is what only wakes somebody, what only
-    serves those who ask again, and the time at which leases run out."""
+    serves those who ask again, and the time at which leases and turns run out."""
     client = stage.raw
     found: dict[str, Any] = {}
     for key in client.scan_iter(match=f"rl:{{{stage.ground.network}}}:*", count=1000):
@@ -142,6 +142,8 @@ def picture(stage: Stage) -> dict[str, Any]:
         found["standings"] = {k: v for k, v in found["standings"].items() if k[:1] != b"\0"}
     control = found.get("control", {})
     control.pop(b"watch", None)
+    if b"lead" in control:
+        control[b"lead"] = msgspec.msgpack.decode(control[b"lead"])[0]
     for name, value in control.items():
         if name.startswith(b"k:"):
             # When a collector was heard last.
@@ -274,6 +276,13 @@ NO_ROOM = (
     "a task that found no room may find some later; its caller has it pushed again under its key, or knows it"
 )
 GHOST = "an id nobody has any more is taken, by a life that is none: it is lost when its lease runs out"
+TURN = "a turn that is over is waited for once more, for the few seconds it may take"
+#: What is told of a launch, before it was made.
+NOTE = msgspec.msgpack.encode({"launcher": "local", "id": ""})
+
+
+def _lead(stage: Stage) -> None:
+    stage.store.lead("turn", 500.0)
 
 
 def _spilled(stage: Stage) -> Any:
@@ -363,7 +372,20 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.name_call", lambda s: s.store.name_call("n", "n\x1f1")),
     Row("Store.uncollect", lambda s: s.store.uncollect("c0", {"d1": b"c0:1", "x1": b"c9:1"})),
     Row("Store.keep_broadcast", lambda s: s.store.keep_broadcast("b1", b"call")),
-    Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": b"launch"})),
+    Row("Store.lead", lambda s: s.store.lead("turn", 5.0), late={"work": TURN}),
+    Row("Store.lead", lambda s: s.store.lead("turn", 0.0), _lead, name="its end"),
+    Row(
+        "Store.lead",
+        lambda s: s.store.lead("another turn", 5.0),
+        _lead,
+        name="another's",
+        late={"work": TURN},
+    ),
+    Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": NOTE})),
+    Row(
+        "Store.keep_launches", lambda s: s.store.keep_launches({"eve": NOTE}, "turn"), _lead, name="in a turn"
+    ),
+    Row("Store.keep_launches", lambda s: s.store.keep_launches({"eve": NOTE}, "old"), _lead, name="too late"),
     Row("Store.drop_launches", lambda s: s.store.drop_launches(["sup"])),
     Row("Store.keep_spec", lambda s: s.store.keep_spec("two", b"sealed")),
     Row("Store.keep_code", lambda s: s.store.keep_code(b"c" * 2_000_000)),
@@ -516,6 +538,7 @@ READS: tuple[Row, ...] = (
     Row("Store.named", lambda s: s.store.named("n"), lambda s: s.store.name_call("n", "k")),
     Row("Store.broadcasts", lambda s: s.store.broadcasts()),
     Row("Store.uncollected", lambda s: s.store.uncollected()),
+    Row("Store.has_controllers", lambda s: s.store.has_controllers()),
     Row("Store.collectors", lambda s: [c.token for c in s.store.collectors()[1]]),
     Row("Store.given_to", lambda s: s.store.given_to(Collecting("c0", "host:1:1"))),
     Row("Store.crew", lambda s: replace(s.store.crew(), epoch="")),

@@ -154,6 +154,7 @@ def work(stage: Stage) -> None:
     store.name_spec("three", [])
     store.add_logs("ben", [{"t": 3.0, "msg": "later"}])
     store.collect(Collecting("c1", "host:1:1", handed_out=1), 2, ["x2"])
+    store.lead("turn", 0.0)
 
 
 def next_lives(stage: Stage) -> None:

@@ -92,6 +92,20 @@ def running(name: str, age: float = 1) -> LaunchFact:
         ),
         ("never one at work", Demand(), Supply([A]), Plan()),
         ("never a foreign one", Demand(), Supply([replace(idle(A, 99), ours=False)]), Plan()),
+        ("nor one that another keeps", Demand(), Supply([replace(idle(A, 99), kept=True)]), Plan()),
+        ("but it counts", Demand(1), Supply([replace(idle(A, 99), kept=True)]), Plan()),
+        (
+            "instead of it one of ours",
+            Demand(),
+            Supply([replace(idle(A, 99), kept=True), idle(B, 11)]),
+            Plan(drain=("b",)),
+        ),
+        (
+            "another's launch counts and is left alone",
+            Demand(1),
+            Supply((), [replace(pending("p"), kept=True), pending("q")]),
+            Plan(cancel=("q",)),
+        ),
         ("nor one asked already", Demand(), Supply([replace(idle(A, 99), leaving=True)]), Plan()),
         (
             "launches before workers, new before old",
