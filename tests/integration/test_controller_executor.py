@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from rushlight import Controller
@@ -324,6 +325,40 @@ def test_shutdown_without_waiting(home: Any) -> None:
         executor.shutdown(wait=False)
         assert [abs(x) for x in range(-5, 5)] == list(values)
         executor.shutdown()
+
+
+def test_terminate_ends_a_shutdown_that_waits(home: Any, wait_until: Any) -> None:
+    """``terminate`` does not wait for calls, also where another thread's ``shutdown`` does."""
+    with Controller(max_workers=1) as executor:
+        endless = executor.submit(time.sleep, 600)
+        wait_until(endless.running)
+        executor.shutdown(wait=False)
+        executor.terminate()
+        assert endless.cancelled()
+
+
+def test_one_that_nobody_holds_ends_by_itself(home: Any, wait_until: Any) -> None:
+    """An executor that is forgotten without ``shutdown`` does what was submitted, then ends its workers and
+    its threads."""
+    before, others = psutil.Process().children(), threads()
+    executor = Controller(max_workers=2)
+    values, last = executor.map(abs, range(-5, 5)), executor.submit(time.sleep, 0.2)
+    del executor
+    assert [abs(x) for x in range(-5, 5)] == list(values)
+    assert last.result(PATIENCE) is None
+    del values, last
+
+    def ended() -> bool:
+        gc.collect()
+        return before == psutil.Process().children() and not threads() - others
+
+    wait_until(ended, PATIENCE)
+
+
+def threads() -> set[threading.Thread]:
+    """Those of controllers."""
+    names = ("rushlight-feed", "rushlight-sender", "rushlight-scaler", "rushlight-closer")
+    return {thread for thread in threading.enumerate() if thread.name in names}
 
 
 def test_the_end_of_the_interpreter(home: Any) -> None:

@@ -105,6 +105,27 @@ def test_a_call_asks_for_more_each_time(network: str) -> None:
             rush.reset()
 
 
+@pytest.mark.parametrize("how", ["fallback", "resources"])
+def test_shutdown_waits_for_what_goes_on_elsewhere(network: str, how: str) -> None:
+    """A call that crashes once ``shutdown`` has begun goes on in the fallback all the same."""
+
+    def crash_unless(level: int) -> int:
+        if int(os.environ.get("RUSHLIGHT_TEST_LEVEL", "1")) < level:
+            os._exit(3)
+        return level
+
+    with Controller(f"{network}-b", max_workers=1, launcher=LevelLauncher(2)) as big:
+        with Controller(network, max_workers=1, max_crashes=0, fallback=big) as small:
+            options = {"resources": [{"max_crashes": 0}, {"launcher": LevelLauncher(2)}]}
+            made = small.options(**options) if how == "resources" else small
+            future = made.submit(crash_unless, 2)
+            names = [one.network for one in small._family()]
+        assert 2 == future.result(PATIENCE)
+    for name in names:
+        with Rush(name) as rush:
+            rush.reset()
+
+
 class LevelLauncher:
     """Local workers that know their level."""
 
