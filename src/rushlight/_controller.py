@@ -116,6 +116,7 @@ class Controller(Kin, concurrent.futures.Executor):
         )
         self._feed.prefix = self._prefix
         presence.word = self._feed.word
+        self._feed.weighs = self._settings.max_queued_bytes is not None
         self._sender = Sender(self._another_store(), way.to("_not_sent"), presence.sending)
         presence.search = Missing(store, self._register, self._feed, self._sender.flush)
         self._peers = Peers(store, presence.token)
@@ -227,8 +228,8 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def _send(self, call: Outgoing) -> CallFuture:
         future = CallFuture(call.key, self, self._register)
+        self._feed.admit(call.key, call.size)
         self._register.add(future)
-        self._feed.expect(call.key, len(call.head))
         self._sender.send(call)
         self._launches.nudge()
         return future
@@ -236,7 +237,7 @@ class Controller(Kin, concurrent.futures.Executor):
     def _make_room(self) -> None:
         """Waits while as many calls are under way as may be."""
         calls, size = self._settings.max_queued, self._settings.max_queued_bytes
-        while not self._feed.has_room(calls, size):
+        while not self._feed.has_room(calls, size) and not self._shutdown:
             self._raise_if_broken()
             self._feed.wait(1.0, count=self._feed.ended_count)
 
@@ -299,6 +300,7 @@ class Controller(Kin, concurrent.futures.Executor):
         returns only then. ``cancel_futures``: calls that wait for a worker are taken back. Idempotent."""
         with self._closing:
             first, self._shutdown = not self._shutdown, True
+        self._feed.seal()
         if first and cancel_futures:
             self._cancel_waiting()
         if wait:
@@ -310,6 +312,7 @@ class Controller(Kin, concurrent.futures.Executor):
         """Ends everything now: calls are cancelled, workers killed, launches taken back."""
         # Who waits for calls waits no longer.
         self._shutdown = self._hasty = True
+        self._feed.seal()
         self._launches.pause()
         for branch in self._branches.values():
             branch.terminate()

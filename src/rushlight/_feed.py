@@ -81,8 +81,11 @@ class Feed:
         self.prefix = ""
         self._named: set[str] = set()
         self._unnamed = 0
-        #: Bytes of these, about.
-        self._bytes = 0.0
+        #: Bytes of these, and of each, where somebody may be held up by them.
+        self.weighs = False
+        self._bytes = 0
+        self._sizes: dict[str, int] = {}
+        self._sealed = False
 
     # --- what is under way ------------------------------------------------------------------------
 
@@ -96,18 +99,35 @@ class Feed:
         """Of these, those sent here."""
         return self._unnamed + len(self._named)
 
-    def expect(self, key: str, size: int = 0) -> None:
-        """A call is about to be sent, of so many bytes."""
+    def seal(self) -> None:
+        """From now on no call is admitted."""
         with self._lock:
-            if key.startswith(self.prefix):
-                self._unnamed += 1
-            else:
-                self._named.add(key)
-            self._bytes += size
-            if self._thread is None:
-                self._start()
-            elif self._unnamed + len(self._named) == 1:
-                self._changed.notify_all()
+            self._sealed = True
+
+    def admit(self, key: str, size: int) -> None:
+        """A call is about to be sent, of so many bytes. Raises RuntimeError once it may not be."""
+        with self._lock:
+            if self._sealed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self.weighs:
+                self._sizes[key] = size
+                self._bytes += size
+            self._count(key)
+
+    def expect(self, key: str) -> None:
+        """A call goes on that was counted off."""
+        with self._lock:
+            self._count(key)
+
+    def _count(self, key: str) -> None:
+        if key.startswith(self.prefix):
+            self._unnamed += 1
+        else:
+            self._named.add(key)
+        if self._thread is None:
+            self._start()
+        elif self._unnamed + len(self._named) == 1:
+            self._changed.notify_all()
 
     def word(self) -> str:
         """How far this has read, for those who remove what was collected: results that its futures wait for
@@ -298,8 +318,8 @@ class Feed:
             self._tell()
 
     def _count_off(self, key: str, seq: int | None = None) -> None:
-        if self.own:
-            self._bytes -= self._bytes / self.own
+        if self._sizes:
+            self._bytes -= self._sizes.pop(key, 0)
         if key.startswith(self.prefix):
             self._unnamed = max(0, self._unnamed - 1)
         elif key in self._named:
@@ -319,7 +339,8 @@ class Feed:
     def _give_up(self, error: Exception) -> None:
         """Nothing that is under way will be heard of."""
         with self._changed:
-            self._unnamed = self._adopted = self._before = 0
+            self._unnamed = self._adopted = self._before = self._bytes = 0
+            self._sizes.clear()
             self._named.clear()
             self._tell()
         for future in self._register.take_all():

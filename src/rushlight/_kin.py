@@ -112,10 +112,16 @@ class Kin(CrewVerbs):
             if isinstance(error, (*UNREADABLE, KeyError)):
                 return False
             raise
+        try:
+            inner = target._take_over(passed)
+        except RuntimeError:
+            # It was shut down meanwhile.
+            with self._closing:
+                self._moved.discard(key)
+            return False
         if row[9] <= self._feed.began:
             # Nobody counts it any more.
             self._feed.expect(key)
-        inner = target._take_over(passed)
         inner.add_done_callback(partial(self._came_back, key, row[7]))
         self._collector.hide([key])
         return True

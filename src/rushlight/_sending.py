@@ -32,6 +32,11 @@ class Outgoing:
     spilled: dict[str, bytes]
     worker: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes, with the large values that are stored apart."""
+        return len(self.head) + (sum(map(len, self.spilled.values())) if self.spilled else 0)
+
 
 class Sender:
     """Sends calls in the order they are given. ``on_failure(keys, error)`` hears of those that could not
@@ -79,7 +84,7 @@ class Sender:
         while len(self._waiting) >= _MOST_CALLS or self._bytes >= _MOST_BYTES:
             self._changed.wait()
         self._waiting.append(call)
-        self._bytes += len(call.head)
+        self._bytes += call.size
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rushlight-sender", daemon=True)
             self._thread.start()
@@ -117,7 +122,7 @@ class Sender:
                 size = 0
                 while self._waiting and len(batch) < _PUSH_CALLS and size < _PUSH_BYTES:
                     batch.append(self._waiting.popleft())
-                    size += len(batch[-1].head)
+                    size += batch[-1].size
                 self._bytes -= size
                 self._busy = True
                 self._changed.notify_all()
