@@ -289,7 +289,7 @@ def open_error(store: Store, sealed: bytes) -> BaseException | None:
     """The exception, where it can be made here."""
     try:
         found = store.require_trust("an exception").loads(ERROR, sealed)
-    except Exception:
+    except (Exception, SystemExit, GeneratorExit):
         return None
     return found if isinstance(found, BaseException) else None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -98,7 +97,6 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def _begin(self) -> None:
         store = self._rush._store
-        self._pid = os.getpid()
         self._prefix = f"{_names.random_token()}-"
         self._next = 0
         self._closing, self._ending = threading.RLock(), threading.RLock()
@@ -214,8 +212,7 @@ class Controller(Kin, concurrent.futures.Executor):
         *,
         many: bool = False,
     ) -> CallFuture:
-        if self._shutdown:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check_open()
         store = self._rush._store
         spilled: dict[str, bytes] = {}
         key = self._new_key() if options.name is None else self._free_key(options.name)
@@ -225,6 +222,10 @@ class Controller(Kin, concurrent.futures.Executor):
         head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
         self._make_room()
         return self._send(Outgoing(key, head, spilled, options.worker))
+
+    def _check_open(self) -> None:
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _send(self, call: Outgoing) -> CallFuture:
         future = CallFuture(call.key, self, self._register)
@@ -284,6 +285,7 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def constants(self, **values: Any) -> dict[str, Constant]:
         """Uploads values once, by content; returns what stands for each in the arguments of calls."""
+        self._check_open()
         return {name: self._shelf.constant(name, value) for name, value in values.items()}
 
     def broadcast(
@@ -291,6 +293,7 @@ class Controller(Kin, concurrent.futures.Executor):
     ) -> list[concurrent.futures.Future[T]]:
         """Has every worker make this call once: those that are there, whose futures are returned, and those
         that come later, before anything else. One that comes and fails in it has not come up."""
+        self._check_open()
         return [*broadcast(self, self._shelf, fn, args, kwargs)]
 
     # --- ending ---------------------------------------------------------------------------------
@@ -298,6 +301,8 @@ class Controller(Kin, concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as executors
         """Takes no more calls; ends the workers once those that were made have ended, and with ``wait``
         returns only then. ``cancel_futures``: calls that wait for a worker are taken back. Idempotent."""
+        if self._way.forked:
+            return
         with self._closing:
             first, self._shutdown = not self._shutdown, True
         self._feed.seal()
@@ -310,6 +315,8 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def terminate(self) -> None:
         """Ends everything now: calls are cancelled, workers killed, launches taken back."""
+        if self._way.forked:
+            return
         # Who waits for calls waits no longer.
         self._shutdown = self._hasty = True
         self._feed.seal()
@@ -325,7 +332,7 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def _finish(self) -> None:
         with self._ending:
-            if self._closed or os.getpid() != self._pid:
+            if self._closed:
                 return
             self._sender.flush()
             while self._feed.own and not self._hasty:
@@ -352,9 +359,8 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def _cancel_waiting(self) -> None:
         self._sender.flush()
-        store = self._rush._store
         queued = [key for key in self._rush.keys("queued") if self._register.get(key) is not None]
-        for key in store.drop(CANCELLED, queued) if queued else []:
+        for key in self._rush._store.drop(CANCELLED, queued) if queued else []:
             future = self._register.take(key)
             if future is not None:
                 future._end_cancelled()

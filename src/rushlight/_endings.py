@@ -1,5 +1,5 @@
-"""How controllers end that nobody ends: those that are open when the program ends, and those nobody holds any
-more.
+"""How controllers end that nobody ends: those that are open when the program ends, those nobody holds any
+more, and the copies of them in a process that was forked.
 
 As with other executors, what was submitted is done all the same.
 """
@@ -12,7 +12,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .errors import RushlightError
 
@@ -20,7 +20,6 @@ from .errors import RushlightError
 class Ending(Protocol):
     """What can be ended."""
 
-    _pid: int
     _way: Way
 
     def shutdown(self, wait: bool = True) -> None:  # noqa: FBT002 - as executors
@@ -28,10 +27,17 @@ class Ending(Protocol):
 
 
 class Way:
-    """From the parts of a controller, which have threads, back to it: does not keep it alive."""
+    """From the parts of a controller, which have threads, back to it: does not keep it alive. ``pid``: of the
+    process they are in."""
 
     def __init__(self, target: Ending) -> None:
+        self.pid = os.getpid()
         self._find: Callable[[], Any] = weakref.ref(target)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork of the controller's process."""
+        return self.pid != os.getpid()
 
     def keep(self, target: Ending) -> None:
         """From now on it does: a weak reference does not outlive that nobody holds the target."""
@@ -47,6 +53,24 @@ class Way:
         return call
 
 
+class Parents:
+    """Stands for the parts of a controller in a process that was forked from its own, where the threads are
+    missing and the rest is in use elsewhere."""
+
+    def __init__(self, network: str, pid: int, *parts: Any) -> None:
+        self.network = network
+        self.refusal = (
+            f"this controller of network {network!r} belongs to process {pid}, of which this one is a fork: "
+            f"make one here, Controller({network!r})"
+        )
+        # What is open in both processes is closed by nobody but its owner.
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(self.refusal)
+
+
+_PARTS: Final = ("_rush", "_shelf", "_ends", "_collector", "_feed", "_sender", "_launches", "_peers")
 #: In the order in which they were made.
 _open: weakref.WeakKeyDictionary[Ending, None] = weakref.WeakKeyDictionary()
 #: Taken from finalizers, which run anywhere: no lock may be needed, and no thread started there.
@@ -70,7 +94,7 @@ def ended(controller: Ending) -> None:
 
 def left(controller: Ending) -> None:
     """Nobody holds it any more, and nobody has ended it. For ``__del__``."""
-    if controller._pid == os.getpid():
+    if not controller._way.forked:
         controller._way.keep(controller)
         _left.put(controller)
 
@@ -101,4 +125,22 @@ def _finish_all() -> None:
         _finish(_left.get())
 
 
+def _disown_all() -> None:
+    global _left  # noqa: PLW0603 - its lock may be held by a thread that is not here
+    _left = queue.SimpleQueue()
+    for controller in list(_open):
+        _disown(controller)
+    _open.clear()
+
+
+def _disown(controller: Any) -> None:
+    controller._shutdown = controller._closed = True
+    parts = [getattr(controller, part) for part in _PARTS]
+    parents = Parents(controller.network, controller._way.pid, *parts)
+    controller._register.disown(RuntimeError(parents.refusal))
+    for part in _PARTS:
+        setattr(controller, part, parents)
+
+
 atexit.register(_finish_all)
+os.register_at_fork(after_in_child=_disown_all)

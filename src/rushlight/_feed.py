@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ._cancel import CancelToken, Interrupted, current
 from ._clearing import FORGETS, Presence, own_fields
-from ._futures import Register
+from ._futures import CallFuture, Register
 from ._results import Ends, gone, status_of
 from ._store import Store
 from ._store_calls import Ended, Leaving, Place
@@ -256,7 +256,7 @@ class Feed:
                     _log.warning("results cannot be read for now: %s", error)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RETRY)
-            except Exception as error:
+            except BaseException as error:
                 # What cannot be read now cannot be read later, and nobody is to wait for it in vain.
                 _log.exception("results of network %r cannot be read", self._store.network)
                 self._give_up(error)
@@ -288,12 +288,12 @@ class Feed:
                 if self._forgets and (fields := own_fields(row)):
                     future.leaving = Leaving(row[3], "", fields)
                 try:
-                    future._end(self._ends.value(row), None)
+                    self._end(future, self._ends.value(row), None)
                 except StoreUnavailable:
                     self._register.add(future)
                     raise
                 except Exception as error:
-                    future._end(None, error)
+                    self._end(future, None, error)
         moved: set[str] = set()
         for row, condition in zip(ended.failed, ended.conditions, strict=True):
             task = Leaving(row[3], ended.failures[row[3]], own_fields(row))
@@ -305,9 +305,9 @@ class Feed:
             if future is not None:
                 future.leaving = task
                 if status_of(condition) == "cancel":
-                    future._end_cancelled()
+                    self._end(future, None, None, cancelled=True)
                 else:
-                    future._end(None, self._ends.error(row, condition))
+                    self._end(future, None, self._ends.error(row, condition))
         with self._changed:
             for row in ended.finished:
                 self._count_off(row[3], row[7])
@@ -316,6 +316,18 @@ class Feed:
                     self._count_off(row[3], row[7])
             self._finished, self._failures = ended.next_finished, ended.next_failures
             self._tell()
+
+    def _end(
+        self, future: CallFuture, value: Any, error: BaseException | None, *, cancelled: bool = False
+    ) -> None:
+        """Ends a future. Callbacks may not end this thread, whatever they raise: everybody waits for it."""
+        try:
+            if cancelled:
+                future._end_cancelled()
+            else:
+                future._end(value, error)
+        except BaseException:
+            _log.exception("a callback of call %r has failed", future.name)
 
     def _count_off(self, key: str, seq: int | None = None) -> None:
         if self._sizes:
@@ -336,7 +348,7 @@ class Feed:
         with self._changed:
             self._tell()
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """Nothing that is under way will be heard of."""
         with self._changed:
             self._unnamed = self._adopted = self._before = self._bytes = 0

@@ -6,6 +6,7 @@ nothing once nobody holds it.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,14 @@ from ._store_calls import Leaving
 
 #: Guards the making of conditions, and the end of futures that have none.
 _birth = threading.Lock()
+
+
+def _bear_anew() -> None:
+    global _birth  # noqa: PLW0603 - a thread that is not here may hold it
+    _birth = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_bear_anew)
 
 
 class Owner(Protocol):
@@ -34,6 +43,21 @@ class Owner(Protocol):
     ) -> None:
         """The result was read from its future, which is gone; ``final``: nobody is to collect it.
         ``leaving``: what is known of its task, if that is to be removed."""
+
+
+class _Nobody:
+    """The owner of futures in a forked process."""
+
+    def _cancel_call(self, _key: str) -> bool:
+        return False
+
+    def _is_running(self, _key: str) -> bool:
+        return False
+
+    def _read(
+        self, key: str, error: BaseException | None, leaving: Leaving | None = None, *, final: bool
+    ) -> None:
+        """Is none of this process's."""
 
 
 class _LateCondition:
@@ -81,9 +105,13 @@ class CallFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The value, or the error of the call, raised."""
         try:
-            return super().result(timeout)
+            value = super().result(timeout)
         finally:
             self._mark()
+        if self._exception is not None:
+            # One that counts as false, of which Python before 3.14 takes no notice.
+            raise self._exception
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error of the call; None where it returned."""
@@ -174,6 +202,14 @@ class Register:
     def take_all(self) -> list[CallFuture]:
         """Everybody who waits."""
         return [future for key in list(self._waiting) if (future := self.take(key)) is not None]
+
+    def disown(self, error: Exception) -> None:
+        """Ends all futures, in a forked process: without a lock, as there is no other thread."""
+        for future in [found for one in self._waiting.values() if (found := one()) is not None]:
+            future.__dict__.pop("_condition", None)
+            future._owner = _Nobody()
+            future._exception, future._state = error, FINISHED
+        self._waiting, self._held = {}, {}
 
     def get(self, key: str) -> CallFuture | None:
         found = self._waiting.get(key)

@@ -16,6 +16,7 @@ from ._store import Store
 from ._store_ends import CRASHED, KILLED
 from .errors import (
     DataMissing,
+    DecodeError,
     RushlightError,
     StoreUnavailable,
     TaskCancelled,
@@ -102,8 +103,13 @@ class Ends:
         self._hosts: dict[str, str] = {}
 
     def value(self, row: Sequence[Any]) -> Any:
-        """What a finished call returned. Raises what unpickling raises."""
-        return decode_value(self._store, row[10] or {})
+        """What a finished call returned. Raises what unpickling raises, but nothing that ends a thread."""
+        try:
+            return decode_value(self._store, row[10] or {})
+        except (SystemExit, GeneratorExit) as error:
+            raise DecodeError(
+                f"the value of task {row[3]!r} cannot be read: it raised {error!r}", key=row[3]
+            ) from error
 
     def finished(self, row: Sequence[Any]) -> TaskResult:
         """The result of a finished record."""

@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from harness import ended, run_python
 from rushlight import Controller
-from rushlight.errors import EncodeError, TaskFailed
+from rushlight.errors import DecodeError, EncodeError, TaskFailed, WorkerCrashed
 
 PATIENCE = 60.0
 
@@ -200,6 +201,8 @@ def test_callbacks(executor: Controller, tmp_path: Any) -> None:
     future = executor.submit(wait_for, str(gate))
     future.add_done_callback(lambda f: heard.append(("first", f)))
     future.add_done_callback(lambda f: 1 / 0)
+    ruthless = executor.submit(wait_for, str(gate))
+    ruthless.add_done_callback(lambda f: sys.exit("by a callback"))
     future.add_done_callback(lambda f: (heard.append(("second", f)), last.set()))
     gate.touch()
     assert last.wait(PATIENCE)
@@ -288,6 +291,74 @@ def test_values_that_cannot_travel(executor: Controller) -> None:
     assert 1 == executor.submit(abs, -1).result(PATIENCE)
 
 
+class Trap:
+    """Goes wrong when it is pickled, or when it is unpickled."""
+
+    def __init__(self, when: str, how: str) -> None:
+        self.when, self.how = when, how
+
+    def __reduce__(self) -> Any:
+        if self.when == "pickled":
+            spring(self.how)
+        return spring, (self.how,)
+
+
+def spring(how: str) -> None:
+    """What a trap does."""
+    if how == "crash":
+        os._exit(5)
+    raise {"error": ValueError, "exit": SystemExit, "break": KeyboardInterrupt}[how](how)
+
+
+TRAPS = {
+    ("argument", "unpickled", "error"): ValueError,
+    ("argument", "unpickled", "exit"): SystemExit,
+    ("argument", "unpickled", "crash"): WorkerCrashed,
+    ("value", "pickled", "error"): EncodeError,
+    ("value", "pickled", "exit"): SystemExit,
+    ("value", "pickled", "crash"): WorkerCrashed,
+    ("value", "unpickled", "error"): ValueError,
+    ("value", "unpickled", "exit"): DecodeError,
+    ("error", "unpickled", "exit"): TaskFailed,
+}
+
+
+def test_traps_on_the_way(home: Any) -> None:
+    """Whatever goes wrong while a call and its result travel is the call's, and nobody waits for ever."""
+
+    def fall_into(where: str, when: str, how: str) -> Trap:
+        if where == "error":
+            raise ValueError(Trap(when, how))
+        return Trap(when, how)
+
+    with Controller(max_workers=2, max_crashes=0) as executor:
+        futures = {
+            trap: executor.submit(type, Trap(*trap[1:]))
+            if trap[0] == "argument"
+            else executor.submit(fall_into, *trap)
+            for trap in TRAPS
+        }
+        others = executor.walk(abs, range(5))
+        assert TRAPS == {trap: type(future.exception(PATIENCE)) for trap, future in futures.items()}
+        assert list(range(5)) == [other.result(PATIENCE) for other in others]
+
+
+def test_an_error_that_counts_as_false_is_raised(executor: Controller) -> None:
+    """As of Python 3.14 for its own executors."""
+
+    class Nought(Exception):
+        def __bool__(self) -> bool:
+            return False
+
+    def fail() -> None:
+        raise Nought
+
+    future = executor.submit(fail)
+    with pytest.raises(Exception, match="Nought") as caught:
+        future.result(PATIENCE)
+    assert "Nought" == type(caught.value).__name__
+
+
 def test_calls_that_leave_by_the_back_door(executor: Controller) -> None:
     """SystemExit and KeyboardInterrupt of a call are its errors."""
     for kind in (SystemExit, KeyboardInterrupt, GeneratorExit):
@@ -323,6 +394,8 @@ def test_shutdown_without_waiting(home: Any) -> None:
     with Controller(max_workers=2) as executor:
         values = executor.map(abs, range(-5, 5))
         executor.shutdown(wait=False)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.constants(table=1)
         assert [abs(x) for x in range(-5, 5)] == list(values)
         executor.shutdown()
 
@@ -359,6 +432,37 @@ def threads() -> set[threading.Thread]:
     """Those of controllers."""
     names = ("rushlight-feed", "rushlight-sender", "rushlight-scaler", "rushlight-closer")
     return {thread for thread in threading.enumerate() if thread.name in names}
+
+
+FORKING = """
+import os, sys
+from rushlight import Controller
+if __name__ == "__main__":
+    controller = Controller(max_workers=1)
+    assert 1 == controller.submit(abs, -1).result()
+    future = controller.submit(os.path.exists, "/")
+    child = os.fork()
+    if child == 0:
+        for call in (lambda: controller.submit(abs, -2), future.result, controller.collect, controller.scale):
+            try:
+                call()
+            except RuntimeError as error:
+                assert f"belongs to process {os.getppid()}" in str(error), error
+            else:
+                raise AssertionError(call)
+        controller.shutdown()
+        with Controller(controller.network, max_workers=1) as own:
+            assert 7 == own.submit(abs, -7).result()
+        sys.exit()
+    assert 0 == os.waitpid(child, 0)[1]
+    print(future.result(), controller.submit(abs, -4).result())
+"""
+
+
+def test_a_fork_has_no_part_in_it(home: Any) -> None:
+    """In a process that was forked the controller says whose it is, and one can make another; the parent's
+    goes on."""
+    assert "True 4\n" == ended(run_python(FORKING))
 
 
 def test_the_end_of_the_interpreter(home: Any) -> None:
