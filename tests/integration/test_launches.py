@@ -280,7 +280,7 @@ def test_the_least_number_is_held_whoever_else_looks(
     visitor.scale()
     assert "r" == visitor._rush._store.crew().members[held].letter
     # As if its process had been killed.
-    visitor._rush._store.uncollect(holder._collector.token, {})
+    visitor._rush._store.uncollect(holder._presence.token, {})
     wait_until(lambda: visitor.scale() or not members(visitor))
 
 
