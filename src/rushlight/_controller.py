@@ -216,8 +216,7 @@ class Controller(Kin, concurrent.futures.Executor):
         store = self._rush._store
         spilled: dict[str, bytes] = {}
         key = self._new_key() if options.name is None else self._free_key(options.name)
-        own = key if self._forgets else None
-        xs = encode_call(store, ref, args, kwargs, spilled, many=many, own=own)
+        xs = encode_call(store, ref, args, kwargs, spilled, many=many, own=key if self._forgets else None)
         said = NIL if options is PLAIN else options.packed()
         head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
         self._make_room()
