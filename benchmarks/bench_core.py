@@ -64,11 +64,17 @@ def adaptive_verbs(server: kit.Server, worker: RushWorker, *, small: bool) -> It
     def step() -> None:
         held[0] = worker.step(finish=(held[0], YS), push=XS)
 
+    # What no client that waits like this could be faster than.
+    bare = kit.RawPing(server.address, looks=True)
+    floor = kit.against(bare.two, server.ping.two, n, rounds)
+    bare.close()
+    note = f"two bare pings that wait alike: {floor.wall:.2f} x"
     found = kit.against(create_finish, server.ping.two, n, rounds, server)
-    yield found.row("create_finish_adaptive", "two blocking pings")
+    yield found.row("create_finish_adaptive", "two blocking pings", note=note)
     held = [worker.push_running_task(XS)]
     found = kit.against(step, server.ping.two, n, rounds, server)
-    yield found.row("step_adaptive", "two blocking pings")
+    note = f"one bare ping that waits alike: {floor.wall / 2:.2f} x"
+    yield found.row("step_adaptive", "two blocking pings", note=note)
 
 
 def bulk(rush: Rush, n: int, pushed: int) -> Iterator[Row]:

@@ -32,6 +32,7 @@ from targets import TARGETS
 
 from rushlight._server_home import find_binary
 from rushlight._server_keeper import die_with_parent
+from rushlight._sockets import CHUNK, adaptive
 
 PING = hiredis.pack_command(("PING",))
 #: Inputs and results of a task, where nothing else is said.
@@ -170,18 +171,20 @@ def quartiles(values: Iterable[float]) -> tuple[float, float]:
 class RawPing:
     """A blocking socket and hiredis, nothing else: what a round trip costs before any library is there."""
 
-    def __init__(self, address: str | tuple[str, int]) -> None:
+    def __init__(self, address: str | tuple[str, int], *, looks: bool = False) -> None:
+        """``looks``: it waits as ours do, adaptively."""
         self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self._socket.connect(address)
         if not isinstance(address, str):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader(notEnoughData=False)
+        self._receive = adaptive(self._socket) if looks else partial(self._socket.recv, CHUNK)
 
     def __call__(self) -> None:
         """One PING and its reply."""
         self._socket.sendall(PING)
         while True:
-            self._reader.feed(self._socket.recv(65536))
+            self._reader.feed(self._receive())
             if self._reader.gets() is not False:
                 return
 

@@ -247,12 +247,15 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             back, writer = await self.connect()
             reader = hiredis.Reader()
-            writer.write(data)
-            while len(replies) < n and (found := await back.read(_CHUNK)):
-                reader.feed(found)
-                while (reply := reader.gets()) is not False:
-                    replies.append(reply)
-            writer.close()
+            try:
+                writer.write(data)
+                while len(replies) < n and (found := await back.read(_CHUNK)):
+                    reader.feed(found)
+                    while (reply := reader.gets()) is not False:
+                        replies.append(reply)
+            finally:
+                # Also where the proxy is closed before the replies are here.
+                writer.close()
         return replies
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:

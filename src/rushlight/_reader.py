@@ -124,7 +124,7 @@ class TaskReader(Waits, Counting):
                 known = self._places
             standing, view = self._watch(left), None
             if standing.finished == known and standing.epoch == self._read_epoch:
-                view = self._store.finished_view(known, standing.event, min(left, BLOCK, standing.next_due))
+                view = self._store.next_finished_view(known, standing, min(left, BLOCK))
 
     def _unsee(self, seen: int) -> None:
         """Tasks from number ``seen`` on are new again: who asked for them did not get them."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
 #: Bytes read at once.
 CHUNK = 1 << 16
-#: How often an adaptive wait looks before it sleeps: long enough for a near server that has to be woken
-#: itself. After how many waits in vain it begins anew.
-_MOST_LOOKS, _REST = 100, 50
+#: Seconds an adaptive wait looks before it sleeps: long enough for a near server that has to be woken itself,
+#: and has cold caches then.
+_LOOKING = 150e-6
+#: Waits that are slept through after one that was looked for in vain: at first, and at most.
+_REST, _MOST_REST = 64, 4096
 
 
 def set_timeout(sock: Any, seconds: float) -> None:
@@ -31,27 +34,32 @@ def set_timeout(sock: Any, seconds: float) -> None:
 
 def adaptive(sock: Any) -> Callable[[], bytes]:
     """``sock.recv`` that looks again and again before it sleeps, as being woken costs more than a whole
-    answer of a near server. Between two looks it lets others run. Where looking has been in vain it looks
-    less, and soon not at all for a while. Only for plain sockets; others get their ``recv``."""
+    answer of a near server. Between two looks it lets others run. Where the answer did not come in time, the
+    server is far away, or others want this core and keep it for milliseconds: it sleeps through the next
+    waits, and longer each time. Only for plain sockets; others get their ``recv``."""
     if type(sock) is not socket.socket:
         return lambda: sock.recv(CHUNK)
-    receive, let_others_run, at_once = sock.recv, os.sched_yield, int(socket.MSG_DONTWAIT)
-    looks, rest = _MOST_LOOKS, 0
+    receive, let_others_run, clock = sock.recv, os.sched_yield, time.perf_counter
+    at_once, asleep, rest = int(socket.MSG_DONTWAIT), 0, _REST
 
     def look() -> bytes:
-        nonlocal looks, rest
-        for _ in range(looks):
+        nonlocal asleep, rest
+        if asleep:
+            asleep -= 1
+            return receive(CHUNK)
+        end = clock() + _LOOKING
+        data = None
+        while data is None:
             try:
                 data = receive(CHUNK, at_once)
             except BlockingIOError:
+                if clock() > end:
+                    break
                 let_others_run()
-            else:
-                looks = min(2 * looks, _MOST_LOOKS)
-                return data
-        looks //= 2
-        rest += 1
-        if not looks and rest >= _REST:
-            looks, rest = _MOST_LOOKS, 0
-        return receive(CHUNK)
+        if clock() <= end:
+            rest = max(_REST, rest - rest // 64)
+        else:
+            asleep, rest = rest, min(2 * rest, _MOST_REST)
+        return receive(CHUNK) if data is None else data
 
     return look

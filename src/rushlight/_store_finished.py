@@ -51,21 +51,22 @@ class FinishedReads(StoreBase):
     """The list of finished tasks only grows, so what was read stays true, and a place in it too. A task that
     was removed has left an empty place."""
 
-    def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0) -> View:
-        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` (see ``watch``) once
-        anything has changed since, or the time is over: the server answers a wait and what is asked behind
-        it together."""
-        epoch = command("HGET", self.keys["control"], "epoch")
+    def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0, known: str = "") -> View:
+        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` and the epoch ``known`` (see
+        ``watch``) once anything has changed since, or the time is over: the server answers a wait and what is
+        asked behind it together."""
+        epoch, records_from = command("HGET", self.keys["control"], "epoch"), command(*self._first(cursor))
         # Between two looks at the epoch, which comes never again, instead of in a transaction.
-        asked = epoch + command(*self._first(cursor)) + epoch
-        before, records, after = b"0", [], b"1"
+        before: bytes | None = b"0"
+        records, after = [], b"1"
         if event:
             milliseconds = max(1, int(seconds * 1000))
             wait = command("XREAD", "BLOCK", milliseconds, "STREAMS", self.keys["events"], event)
+            before = known.encode() or None
             with self.waiting_link() as link:
-                _, before, records, after = link.call_many(wait + asked, 4, wait=seconds)
+                _, records, after = link.call_many(wait + records_from + epoch, 3, wait=seconds)
         while before != after or (records and not before):
-            before, records, after = self.link.call_many(asked, 3)
+            before, records, after = self.link.call_many(epoch + records_from + epoch, 3)
         n = cursor + len(records)
         if len(records) == FIRST:
             n = max(n, self.link.call(command("LLEN", self.keys["finished"])))

@@ -181,6 +181,10 @@ class ReadVerbs(FinishedReads):
             self.heard(epoch), finished, failures, queued, running, live, overdue, event.decode(), next_due
         )
 
+    def next_finished_view(self, cursor: int, after: Standing, seconds: float) -> View:
+        """``finished_view`` at the next change since ``watch`` said ``after``, or when the time is over."""
+        return self.finished_view(cursor, after.event, min(seconds, after.next_due), after.epoch)
+
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""
         parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)

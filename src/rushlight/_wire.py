@@ -65,6 +65,7 @@ class Link:
         self._socket: Any = None
         self._reader: Any = None
         self._receive: Any = None
+        self._usual = True  # the socket's timeout is that of calls that do not block on purpose
         #: Counts round trips, for those who prove that an operation costs as few as it should.
         self.trips = 0
         #: Posts without an answer yet, oldest first, and answers nobody has taken yet.
@@ -173,6 +174,8 @@ class Link:
                 self._insist(self._send_last)
             else:
                 try:
+                    if not self._usual:
+                        self._allow(None)
                     self._socket.sendall(commands)
                 except OSError as error:
                     self._insist(self._send_last, error)
@@ -272,8 +275,7 @@ class Link:
                 self._drop()
                 raise unavailable(self.config, error) from error
             self.trips += 1
-            descriptor: int = self._socket.fileno()
-            return descriptor
+            return int(self._socket.fileno())
 
     def receive(self) -> list[Any]:
         """What has arrived of the answer to ``send``: the one reply, or nothing while it is not whole."""
@@ -330,7 +332,7 @@ class Link:
         except BaseException:
             connection.disconnect()
             raise
-        self._connection, self._socket = connection, plain
+        self._connection, self._socket, self._usual = connection, plain, True
         self._reader = hiredis.Reader(notEnoughData=False)
         self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
@@ -340,19 +342,22 @@ class Link:
 
     def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
         self.trips += 1
-        if wait is not None:
-            set_timeout(self._socket, wait + self.config.timeout)
+        if wait is not None or not self._usual:
+            self._allow(wait)
         self._resent = False
         self._socket.sendall(commands)
         if self._owed:
             self._read_owed(0)
         replies = self._read(n, asleep=wait is not None)
-        if wait is not None:
-            set_timeout(self._socket, self.config.timeout)
         for reply in replies:
             if type(reply) is hiredis.ReplyError and passes(reply):
                 raise redis.ConnectionError(str(reply))
         return replies
+
+    def _allow(self, wait: float | None) -> None:
+        """Time for a call that may block so long; it stays so behind it, as what has come is awaited."""
+        set_timeout(self._socket, self.config.timeout + (wait or 0.0))
+        self._usual = wait is None
 
     def _read(self, n: int, *, asleep: bool = False) -> list[Any]:
         reader = self._reader
@@ -375,13 +380,10 @@ class Link:
 
     def _load_scripts(self) -> None:
         bodies = [_scripts.load(name).body for name in _scripts.NAMES]
-        packed = b"".join(command(b"SCRIPT", b"LOAD", body) for body in bodies)
-        self._socket.sendall(packed)
+        self._socket.sendall(b"".join(command(b"SCRIPT", b"LOAD", body) for body in bodies))
         for reply in self._read(len(bodies)):
             if isinstance(reply, hiredis.ReplyError):
-                if passes(reply):
-                    raise redis.ConnectionError(str(reply))
-                raise refusal(reply, self.config)
+                raise redis.ConnectionError(str(reply)) if passes(reply) else refusal(reply, self.config)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, overload
 
@@ -175,11 +175,13 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
     def finish_task(self, key: str, ys: Fields, *, ys_extra: Fields | None = None) -> bool:
         """The result of one task; see ``finish_tasks``."""
         plain = self._store.codec.encode_plain(ys) if ys_extra is None else None
-        if plain is not None and self._held.get(key) == 1:
-            with suppress(UnknownKey):
+        if plain is not None and type(key) is str and self._held.get(key) == 1:
+            try:
                 ours = self._member.finish_one(key, plain + NIL, lambda late: self._let_go_one(key, late[0]))
-                self._let_go_one(key, ours)
-                return ours
+            except UnknownKey:
+                return self._settle([self._verdict(key, "f", plain + NIL)], {})[0]
+            self._let_go_one(key, ours)
+            return ours
         verdict, spilled = self._finishing(key, ys, ys_extra)
         return self._settle([verdict], spilled)[0]
 
@@ -262,17 +264,28 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         """Finishes a task and creates the next, running, in ONE round trip; returns the new key. A result
         that came too late is logged, and the new task is created all the same."""
         key, ys = _pair(finish)
+        codec = self._store.codec
+        result, plain = codec.encode_plain(ys), codec.encode_plain(push)
+        if result is None or plain is None or type(key) is not str or self._held.get(key) != 1:
+            return self._any_step(key, ys, push)
+        new = _names.new_key()
+        head = head_of(new, plain)
+        try:
+            decided = self._member.step_one(key, result + NIL, new, head)
+        except UnknownKey:
+            # A task of ours that is gone was reset, which is no mistake of the loop's.
+            self._member.begin_one(new, head)
+            decided = False
+        self._let_go_one(key, decided)
+        self._held[new] = 1
+        return new
+
+    def _any_step(self, key: str, ys: Fields, push: Fields) -> str:
         verdict, spilled = self._finishing(key, ys, None)
-        plain = self._store.codec.encode_plain(push)
-        if plain is None:
-            batch = self._encode([_inputs.one_task(push, "push")], None)
-        else:
-            new = _names.new_key()
-            batch = Encoded([new], [head_of(new, plain)], {})
+        batch = self._encode([_inputs.one_task(push, "push")], None)
         try:
             decided = self._member.step(verdict, batch, spilled)
         except UnknownKey:
-            # A task of ours that is gone was reset, which is no mistake of the loop's.
             if key not in self._held:
                 raise
             self._member.begin(batch)

@@ -27,6 +27,7 @@ from rushlight._seeding import fix_root
 from rushlight._store import Store
 from rushlight._store_calls import Collecting, Leaving
 from rushlight._store_ends import WorkerEnd
+from rushlight._store_finished import View
 from rushlight._store_roster import WorkerCard
 from rushlight._store_tasks import Encoded
 from rushlight._wire import Link
@@ -455,6 +456,7 @@ WORKERS: tuple[Row, ...] = (
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("r2", y=1)), name="not its own"),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("m1", y=1)), _plain_worker, name="plain"),
     Row("Member.step", lambda s: s.ann.step(s.ground.finishing("r1", y=1), batch("n1"), {})),
+    Row("Member.step_one", lambda s: s.ann.step_one("r1", s.ground.payload(y=1), "n1", batch("n1").heads[0])),
     Row("Member.step", lambda s: s.ann.step(s.ground.failing("t1"), batch("n1"), {}), name="fail"),
     Row(
         "Member.step",
@@ -490,6 +492,14 @@ WORKERS: tuple[Row, ...] = (
     Row("Budget.take", lambda s: s.take(s.ann)),
     Row("Budget.give_back", lambda s: s.budget(s.ben).give_back()),
 )
+
+
+def _next_view(stage: Stage) -> View:
+    """What has finished by the next event, which has been."""
+    standing = replace(stage.store.watch(5.0), event="0-0")
+    return stage.store.next_finished_view(0, standing, 0.05)
+
+
 #: What goes on before a packet arrives again; ``test_store_resending`` has the functions.
 MEANWHILE = ("nothing", "work", "next_lives", "lives_over", "tasks_reset", "all_reset")
 READS: tuple[Row, ...] = (
@@ -503,6 +513,7 @@ READS: tuple[Row, ...] = (
         lambda s: len(list(s.store.finished_parts(s.store.view([TaskState.FINISHED])))),
     ),
     Row("Store.finished_view", lambda s: len(s.store.finished_view(0).finished)),
+    Row("Store.next_finished_view", lambda s: len(_next_view(s).finished)),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
     Row("Store.look_up", lambda s: s.store.look_up("x1").conditions),
     Row("Store.failures", lambda s: s.store.failures(0)[1]),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from rushlight import Rush, plan
+from rushlight import Rush, _sockets, plan
 from rushlight._connect import StoreConfig
 from rushlight._sockets import adaptive, set_timeout
 from rushlight.errors import ConfigError
@@ -24,22 +25,54 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 class Server:
-    """The other end, which answers once it has been let run so many times, and counts how often it was."""
+    """The other end, which answers after so many microseconds. The clock is its own: it goes on by one when
+    it is asked, and by ``turn`` when others are let run."""
 
     def __init__(self, end: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
         self._end = end
-        self.turns = self.answer_at = 0
+        self.turn = 1.0
+        self.now = self.answer_at = 0.0
+        self.turns = 0
         monkeypatch.setattr(os, "sched_yield", self._run)
+        monkeypatch.setattr(_sockets, "time", SimpleNamespace(perf_counter=self._clock))
+
+    def _clock(self) -> float:
+        self._tick(1.0)
+        return self.now / 1e6
 
     def _run(self) -> None:
         self.turns += 1
-        if self.turns == self.answer_at:
+        self._tick(self.turn)
+
+    def _tick(self, microseconds: float) -> None:
+        self.now += microseconds
+        if self.now >= self.answer_at > 0:
+            self._end.send(b"answer")
+            self.answer_at = 0.0
+
+    def answer_after(self, microseconds: float) -> None:
+        self.turns = 0
+        self.answer_at = self.now + microseconds
+        if not microseconds:
             self._end.send(b"answer")
 
-    def answer_after(self, turns: int) -> None:
-        self.turns, self.answer_at = 0, turns
-        if turns == 0:
-            self._end.send(b"answer")
+
+def looked(server: Server, receive: Callable[[], bytes], after: float) -> int:
+    """How often it let others run in a wait for an answer that takes so long; none where it slept at once."""
+    server.answer_after(after)
+    assert b"answer" == receive()
+    return server.turns
+
+
+def asleep(server: Server, receive: Callable[[], bytes]) -> int:
+    """How many waits it sleeps through until it looks again."""
+    for n in range(10_000):
+        server.answer_after(0)
+        before = server.now
+        receive()
+        if server.now > before:
+            return n
+    raise AssertionError("it looks no more")
 
 
 def test_an_answer_that_comes_soon_is_met_awake(
@@ -48,10 +81,9 @@ def test_an_answer_that_comes_soon_is_met_awake(
     """It lets others run between its looks, and no more often than it takes."""
     server = Server(pair[1], monkeypatch)
     receive = adaptive(pair[0])
-    for turns in (0, 1, 7, 99):
-        server.answer_after(turns)
-        assert b"answer" == receive()
-        assert turns == server.turns
+    for after, turns in ((0, 0), (3, 1), (15, 7), (141, 70)):
+        assert turns == looked(server, receive, after)
+    assert 0 == asleep(server, receive)
 
 
 def test_looking_in_vain_becomes_rare(
@@ -60,19 +92,28 @@ def test_looking_in_vain_becomes_rare(
     """Answers that take long are slept for; now and then it looks again, and goes on where that pays."""
     server = Server(pair[1], monkeypatch)
     receive = adaptive(pair[0])
-    looks = []
-    for expected in (100, 50, 25, 12, 6, 3, 1):
-        server.answer_after(expected)  # when it has looked for the last time
-        assert b"answer" == receive()
-        looks.append(server.turns)
-    assert [100, 50, 25, 12, 6, 3, 1] == looks
-    for _ in range(43):
-        server.answer_after(0)
-        assert b"answer" == receive()
-        assert 0 == server.turns
-    server.answer_after(99)
-    assert b"answer" == receive()
-    assert 99 == server.turns
+    rests = []
+    for _ in range(9):
+        assert 74 <= looked(server, receive, 153)
+        rests.append(asleep(server, receive))
+    # Each is twice the one before, less what the look behind that was worth.
+    assert [64, 126, 249, 491] == rests[:4]
+    assert 3000 < rests[-1] <= 4096
+    for _ in range(300):
+        assert 7 == looked(server, receive, 15)
+    looked(server, receive, 153)
+    assert 64 == asleep(server, receive)
+
+
+def test_whoever_wants_the_core_is_left_alone(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others who are let run keep the core for milliseconds: sleeping, it would have it back sooner."""
+    server = Server(pair[1], monkeypatch)
+    receive = adaptive(pair[0])
+    server.turn = 3000.0
+    assert 1 == looked(server, receive, 15)
+    assert 64 == asleep(server, receive)
 
 
 def test_an_end_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
