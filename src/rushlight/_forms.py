@@ -306,9 +306,11 @@ def taken_task(row: Sequence[Any]) -> Task | None:
     """A task that was taken just now, of a row nobody else holds; None where a value is stored apart."""
     if row[5] is not None or Spilled in map(type, row[4].values()):
         return None
-    key, created, started = row[3], row[6] / 1e6, row[8] / 1e6
-    parts = (row[4], None, None, None, None, row[0], created, started, None, row[1])
-    return make_task(key, TaskState.RUNNING, *parts, seq=row[7], **options_of(row[2]))
+    wid, attempt, opts, key, xs, _, created, seq, started, *_ = row
+    parts = (xs, None, None, None, None, wid, created / 1e6, started / 1e6, None, attempt)
+    if opts is None:
+        return make_task(key, TaskState.RUNNING, *parts, None, seq)
+    return make_task(key, TaskState.RUNNING, *parts, seq=seq, **options_of(opts))
 
 
 _WORKER_KINDS: dict[str, Kind] = {

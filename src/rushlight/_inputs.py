@@ -69,8 +69,8 @@ def key_list(keys: object, name: str = "keys") -> list[str]:
     if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
         raise ConfigError(f"{name} must be a list of str, got {_kind(keys)}")
     found = list(keys)
-    for i, key in enumerate(found):
-        if not isinstance(key, str) or not key.isascii():
+    if not (set(map(type, found)) <= {str} and all(map(str.isascii, found))):
+        for i, key in enumerate(found):
             one_key(key, f"{name}[{i}]")
     return found
 

@@ -20,8 +20,7 @@ SIZE = 1 << 20
 #: bits).
 _NUMBER, _TASKS, _BEGUN, _RESULTS, _WORDS = range(5)
 _HEAD = 8 * _WORDS
-#: What an array's and a result's own heads may take.
-_MARGIN = 64
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,11 @@ class Journal:
     """One worker process's; made before the process is."""
 
     def __init__(self, size: int = SIZE) -> None:
+        self._size = size
         self._memory = mmap.mmap(-1, size)
         self._words = memoryview(self._memory)[:_HEAD].cast("Q")
         self._end = _HEAD
         self._results = 0
-
-    def has_room(self, payload: bytes) -> bool:
-        """Whether the result can be added."""
-        return self._end + len(payload) + _MARGIN <= len(self._memory)
 
     def open(self, number: int, tasks: Sequence[tuple[str, int]]) -> None:
         """These tasks (key, attempt) of claim ``number`` are in hand; none of them is begun yet."""
@@ -62,14 +58,17 @@ class Journal:
         """The n-th of the tasks, counted from 1, is begun."""
         self._words[_BEGUN] = n
 
-    def add(self, kind: str, payload: bytes) -> None:
-        """The result of the next task."""
-        packed = msgspec.msgpack.encode((kind, payload))
+    def add(self, kind: str, payload: bytes) -> bool:
+        """The result of the next task; False where there is no room for it."""
+        packed = _encode((kind, payload))
         end = self._end + len(packed)
+        if end > self._size:
+            return False
         self._memory[self._end : end] = packed
         self._end = end
         self._results += 1
         self._words[_RESULTS] = end << 16 | self._results
+        return True
 
     def clear(self) -> None:
         """Nothing is in hand that the server does not know of."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -137,12 +137,8 @@ class IsolatedLoop(Loop):
         return _judged(store, isolation.run(call, limit), limit)
 
 
-class Settled(NamedTuple):
-    """What became of a task, encoded: ``kind`` f (finished) or x (failed), and large values beside."""
-
-    kind: str
-    payload: bytes
-    spilled: dict[str, bytes]
+#: What became of a task, encoded: f (finished) or x (failed), its payload, and large values beside.
+Settled = tuple[str, bytes, dict[str, bytes]]
 
 
 def _function(fn: object) -> Callable[..., Any]:
@@ -161,18 +157,18 @@ def _work_off(worker: RushWorker, run: Callable[[Task], Settled], *, ahead: bool
 def _finished(store: Store, result: Any) -> Settled:
     plain = store.codec.encode_plain(result if type(result) is dict else {"y": result})
     if plain is not None:
-        return Settled("f", plain + NIL, {})
+        return "f", plain + NIL, {}
     ys = _inputs.one_task(result, "the result") if isinstance(result, Mapping) else {"y": result}
     spilled: dict[str, bytes] = {}
     payload = store.encode_results([ys], [None], spilled)[0]
-    return Settled("f", payload, spilled)
+    return "f", payload, spilled
 
 
 def _failed(store: Store, error: BaseException) -> Settled:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    return Settled("x", store.encode_condition(_told(error.with_traceback(trace))), {})
+    return "x", store.encode_condition(_told(error.with_traceback(trace))), {}
 
 
 def _told(error: BaseException) -> dict[str, Any]:
@@ -186,7 +182,8 @@ def _told(error: BaseException) -> dict[str, Any]:
 
 def _judged(store: Store, ended: Ended, limit: float | None) -> Settled:
     if ended.answer is not None:
-        return msgspec.msgpack.decode(ended.answer, type=Settled)
+        told: Settled = msgspec.msgpack.decode(ended.answer, type=Settled)
+        return told
     if ended.timed_out:
         said = {
             "message": f"Task timed out after {limit:.14g} seconds",
@@ -203,4 +200,4 @@ def _judged(store: Store, ended: Ended, limit: float | None) -> Settled:
         }
     if ended.stderr:
         said["stderr"] = ended.stderr
-    return Settled("x", store.encode_condition({k: v for k, v in said.items() if v is not None}), {})
+    return "x", store.encode_condition({k: v for k, v in said.items() if v is not None}), {}

@@ -153,12 +153,14 @@ class WaitResult:
         reason: Literal["done", "timeout", "no_workers"],
     ) -> WaitResult:
         """The keys by their states."""
-        by_state: dict[TaskState | None, list[str]] = {TaskState.FINISHED: [], TaskState.FAILED: []}
-        for key in keys:
-            by_state.setdefault(states[key], []).append(key)
-        done, failed = by_state[TaskState.FINISHED], by_state[TaskState.FAILED]
-        settled = {*done, *failed}
-        return cls(done, failed, [key for key in keys if key not in settled], reason)
+        found = [states[key] for key in keys]
+        if found.count(TaskState.FINISHED) == len(found):
+            return cls(list(keys), [], [], reason)
+        done, failed, pending = list[str](), list[str](), list[str]()
+        lists = {TaskState.FINISHED: done, TaskState.FAILED: failed}
+        for key, state in zip(keys, found, strict=True):
+            (lists.get(state, pending) if state else pending).append(key)
+        return cls(done, failed, pending, reason)
 
     def __bool__(self) -> bool:
         return self.reason == "done"

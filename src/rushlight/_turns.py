@@ -60,9 +60,10 @@ class Turns:
         self._open = False
         #: Whether it is not known if a call that was to put tasks back has arrived: it must be made again.
         self._torn = False
-        #: How many tasks of this batch are begun, how many and for how long it has run, and the longest.
-        self._begun = self._ran = 0
-        self._seconds = self._longest = self._since = 0.0
+        #: How many tasks of this batch are begun, how long each took that has ended, and all of these.
+        self._begun = 0
+        self._times: list[float] = []
+        self._seconds = self._since = 0.0
         #: Changes with every beginning and end.
         self.moves = 0
 
@@ -102,17 +103,14 @@ class Turns:
             task, self._task = self._task, None
             if task is None:
                 raise RuntimeError("no task is taken")
-            self._ran += 1
+            self._times.append(seconds)
             self._seconds += seconds
-            self._longest = max(self._longest, seconds)
-            self._done.append(self._worker._verdict(task.key, kind, payload))
+            self._done.append(Verdict(task.key, self._worker._held.get(task.key, 1), kind, payload))
             if spilled:
                 self._large[task.key] = spilled
             if self._journal is None or not self._open:
                 return
-            if not spilled and self._journal.has_room(payload):
-                self._journal.add(kind, payload)
-            elif self._ahead:
+            if (spilled or not self._journal.add(kind, payload)) and self._ahead:
                 self._send()
                 self._begin_batch(list(self._ahead))
 
@@ -121,7 +119,8 @@ class Turns:
     def _next(self) -> Sequence[Task]:
         """Sends the results and takes tasks; none where the worker is to leave."""
         worker = self._worker
-        self._pace = self._pace.after(self._ran, self._seconds, self._longest)
+        times = self._times
+        self._pace = self._pace.after(len(times), self._seconds, max(times, default=0.0))
         while not worker.terminated:
             tasks = self._exchange() if self._done else []
             if tasks:
@@ -215,7 +214,7 @@ class Turns:
     def _receive(self, tasks: Sequence[Task]) -> None:
         """These are in hand now."""
         self._ahead = deque(tasks)
-        self._ran, self._seconds, self._longest = 0, 0.0, 0.0
+        self._times, self._seconds = [], 0.0
         self._open = len(tasks) > 1
         if self._open:
             self._begin_batch(tasks)

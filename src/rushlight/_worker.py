@@ -234,8 +234,12 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         self._held.clear()
 
     def _let_go(self, verdicts: list[Verdict], decided: list[bool]) -> None:
+        held = self._held
         for verdict, ours in zip(verdicts, decided, strict=True):
-            self._let_go_one(verdict.key, ours)
+            if ours:
+                held.pop(verdict.key, None)
+            else:
+                self._let_go_one(verdict.key, ours)
 
     def _let_go_one(self, key: str, ours: bool) -> None:
         self._held.pop(key, None)

@@ -54,8 +54,10 @@ def test_what_was_sent_is_forgotten(journal: Journal) -> None:
 def test_there_is_an_end_to_it(journal: Journal) -> None:
     """What has no room is told before it is written."""
     journal.open(1, [("a", 1)])
-    assert journal.has_room(b"a" * 3000)
-    assert not journal.has_room(b"a" * 4096)
+    assert not journal.add("f", b"a" * 4096)
+    assert journal.add("f", b"a" * 3000)
+    assert not journal.add("f", b"a" * 3000)
+    assert (("a", 1, "f", b"a" * 3000),) == journal.read().results
 
 
 @given(RESULTS)

@@ -178,26 +178,30 @@ local function finish(keys, key, value, payload, stamp)
   if keys.full then wind_up(keys, key, value) end
 end
 
--- Files the records of so many tasks, each another's, that are all finished now.
+-- Files the records of so many running tasks that are all finished now. False, and nothing is changed, where two of
+-- them are one.
 local function file_many(keys, n, names, values, records)
-  redis.call('HDEL', keys.running, unpack(names))
+  if redis.call('HDEL', keys.running, unpack(names)) < n then
+    for j = 1, n do redis.call('HSET', keys.running, names[j], values[j]) end
+    return false
+  end
   local before, places = redis.call('RPUSH', keys.finished, unpack(records)) - n, {}
   for j = 1, n do
     places[2 * j - 1], places[2 * j] = names[j], before + j - 1
   end
   redis.call('HSET', keys.index, unpack(places))
   for j = 1, keys.full and n or 0 do wind_up(keys, names[j], values[j]) end
+  return true
 end
 
 -- Finishes a batch with as few commands as one task takes, where all is as it should be: results only, each of a
 -- task of its own that this attempt holds. Returns how many, or nil where one by one is the way, before any write.
 local function finish_many(keys, args, first, last, stamp)
-  local n, names, values, records, seen = 0, {}, {}, {}, {}
+  local n, names, values, records = 0, {}, {}, {}
   for i = first, last, 4 do
     n = n + 1
     names[n] = args[i + 2]
-    if args[i] ~= 'f' or seen[names[n]] then return nil end
-    seen[names[n]] = true
+    if args[i] ~= 'f' then return nil end
   end
   if n > 1000 then return nil end
   for j, value in ipairs(redis.call('HMGET', keys.running, unpack(names))) do
@@ -206,8 +210,7 @@ local function finish_many(keys, args, first, last, stamp)
     if not value or string.sub(value, 1, #who) ~= who then return nil end
     values[j], records[j] = value, '\156' .. value .. stamp .. args[i + 3]
   end
-  file_many(keys, n, names, values, records)
-  return n
+  return file_many(keys, n, names, values, records) and n
 end
 
 -- Settles a batch: ARGV from `first` on in fours: 'f' or 'x', who, key, payload. All keys are looked at
@@ -259,14 +262,14 @@ end
 -- The same for results of one attempt each, all by `who`: ARGV has n keys from `first` on, then as many payloads. Where
 -- all is as it should be, the second value is their number.
 local function settle_firsts(keys, wid, who, first, n, now)
-  local args, stamp, names, values, records, seen = ARGV, cmsgpack.pack(now), {}, {}, {}, {}
+  local args, stamp, names, records, sub, size, values = ARGV, cmsgpack.pack(now), {}, {}, string.sub, #who, {}
   for j = 1, n do names[j] = args[first + j - 1] end
-  for j, value in ipairs(n <= 1000 and redis.call('HMGET', keys.running, unpack(names)) or {}) do
-    if not value or string.sub(value, 1, #who) ~= who or seen[names[j]] then break end
-    seen[names[j]], values[j], records[j] = true, value, '\156' .. value .. stamp .. args[first + n + j - 1]
+  if n <= 1000 then values = redis.call('HMGET', keys.running, unpack(names)) end
+  for j, value in ipairs(values) do
+    if not value or sub(value, 1, size) ~= who then break end
+    records[j] = '\156' .. value .. stamp .. args[first + n + j - 1]
   end
-  if #records == n then
-    file_many(keys, n, names, values, records)
+  if #records == n and file_many(keys, n, names, values, records) then
     redis.call('HINCRBY', keys.tallies, 'f:' .. wid, n)
     return nil, n
   end
