@@ -16,6 +16,7 @@ from . import _inputs
 from ._call_scope import Limits, Reset
 from ._plan import plan
 from ._scaling import ScaleLimits
+from ._seeds import Seed
 from ._seeds import encode as encode_seed
 from .errors import ConfigError
 from .launchers import Launcher
@@ -39,9 +40,12 @@ class CallOptions:
 
     @classmethod
     def checked(cls, **given: Any) -> CallOptions:
+        unknown = [option for option in given if option not in cls.__slots__]
+        if unknown:
+            raise ConfigError(f"{unknown[0]!r} is no option of a call: there are {', '.join(cls.__slots__)}")
         name = given.get("name")
-        if name is not None:
-            _inputs.one_key(name, "name")
+        if name is not None and (_inputs.one_key(name, "name") == "" or "\x1f" in name):
+            raise ConfigError(f"name={name!r} must be a text that is not empty, without \\x1f", name=name)
         for limit in ("timeout", "queue_timeout"):
             _inputs.time_limits(given.get(limit), 1, limit)
         _inputs.count(given.get("max_retries", 0), "max_retries")
@@ -128,7 +132,7 @@ class Settings:
         idle = _inputs.seconds(given["idle_timeout"], "idle_timeout", none=True)
         lifetime = _inputs.seconds(given["max_lifetime"], "max_lifetime", none=True)
         patience = _inputs.seconds(given["launch_timeout"], "launch_timeout", least=0.1) or 60.0
-        ratio = _inputs.seconds(given["tasks_per_worker"], "tasks_per_worker", least=1e-6) or 1.0
+        ratio = _inputs.ratio(given["tasks_per_worker"], "tasks_per_worker")
         if seed is not None:
             encode_seed(seed)
         if given["retention"] not in RETENTIONS:
@@ -196,11 +200,19 @@ class Options:
         return self._controller._submit(options, fn, args, kwargs)
 
     def walk(self, fn: Callable[..., T], *iterables: Iterable[Any]) -> list[Future[T]]:
-        """As ``Controller.walk``; a name is the beginning of the names: ``name-1``, ``name-2`` ..."""
-        name = self._options.name
+        """As ``Controller.walk``; a name is the beginning of the names: ``name-1``, ``name-2`` ..., a seed
+        of their seeds: those that ``SeedSequence.spawn`` makes."""
+        name, seed = self._options.name, self._options.seed
         return [
             self._controller._submit(
-                replace(self._options, name=None if name is None else f"{name}-{i}"), fn, args, {}
+                replace(
+                    self._options,
+                    name=None if name is None else f"{name}-{i}",
+                    seed=None if seed is None else Seed.of(seed).child(i - 1),
+                ),
+                fn,
+                args,
+                {},
             )
             for i, args in enumerate(zip(*iterables, strict=False), 1)
         ]

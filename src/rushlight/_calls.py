@@ -20,7 +20,7 @@ from ._disk_cache import digest_of
 from ._ext_write import PLAIN, encode
 from ._steady import Watch, watch
 from ._store import Store
-from .errors import DataMissing
+from .errors import ConfigError, DataMissing
 
 FUNCTION, ARGUMENTS, VALUE, ERROR, CONSTANT = (
     "call function", "call arguments", "call value", "call error", "constant",
@@ -64,8 +64,11 @@ class Shelf:
         """The reference to a function, which is uploaded unless the server has it: name, colon, digest.
 
         A function that is the same object as before, and refers to the same values that cannot change, is
-        not pickled again. Raises EncodeError for one that cannot be pickled, SecretRequired.
+        not pickled again. Raises ConfigError for what is none, EncodeError for one that cannot be pickled,
+        SecretRequired.
         """
+        if not callable(fn):
+            raise ConfigError(f"fn must be callable, got {fn!r}")
         with self._lock:
             known = self._known.get(id(fn))
             if known is not None and known[1].unchanged() and self._store.epoch == self._epoch:

@@ -28,7 +28,7 @@ from ._collecting import Collector
 from ._crew import CANCELLED, deadline_of
 from ._feed import Feed
 from ._futures import CallFuture, Register
-from ._kin import Kin
+from ._kin import Kin, checked_fallback
 from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
@@ -90,7 +90,7 @@ class Controller(Kin, concurrent.futures.Executor):
     ) -> None:
         given = locals()
         self._settings = Settings.checked(**{name: given[name] for name in SETTINGS})
-        self.fallback = fallback
+        self.fallback = checked_fallback(fallback)
         self._ephemeral = network is None
         self._rush = Rush(network, url, secret=secret)
         self._begin()
@@ -100,7 +100,6 @@ class Controller(Kin, concurrent.futures.Executor):
         self._prefix = f"{_names.random_token()}-"
         self._next = 0
         self._closing, self._ending = threading.RLock(), threading.RLock()
-        self._shutdown = self._hasty = self._closed = False
         self._way = way = _endings.Way(self)
         self._register = Register()
         self._ends = Ends(store, self.network)
@@ -129,6 +128,7 @@ class Controller(Kin, concurrent.futures.Executor):
         self._backlog: deque[str] = deque()
         self._moved: set[str] = set()
         self._branches: dict[str, Kin] = {}
+        self._shutdown = self._hasty = self._closed = False
         self._collector.begin()
         self._feed.attach()
         self._feed.nudge()
@@ -195,8 +195,6 @@ class Controller(Kin, concurrent.futures.Executor):
     def _submit(
         self, options: CallOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> CallFuture:
-        if not callable(fn):
-            raise ConfigError(f"fn must be callable, got {fn!r}")
         if options.resources:
             branch = self._branch(options.resources)
             return branch._submit(replace(options, resources=()), fn, args, kwargs)

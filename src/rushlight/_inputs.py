@@ -124,6 +124,13 @@ def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0)
     return None if math.isinf(value) and none else float(value)
 
 
+def ratio(value: object, name: str) -> float:
+    """How many there are of one thing for one of another."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 <= value < math.inf:
+        raise ConfigError(f"{name}={value!r} must be a number, at least 1e-06")
+    return float(value)
+
+
 def time_limits(values: object, n: int, name: str) -> list[float | None]:
     """Seconds each task may run, more than none; None and infinity for no limit. One for all, or a list."""
     found = each(values, n, name, float)

@@ -23,6 +23,7 @@ from ._results import Ends
 from ._sending import Outgoing
 from ._store_calls import Leaving
 from ._unread import UNREADABLE
+from .errors import ConfigError
 from .launchers import Launcher
 
 
@@ -152,6 +153,13 @@ class Kin(CrewVerbs):
         else:
             # Nobody reads it there: it is this one's to be read.
             future._end(done._result, done._exception)
+
+
+def checked_fallback(fallback: Any) -> Any:
+    """Raises ConfigError for what no call can go on in."""
+    if fallback is not None and not isinstance(fallback, Kin):
+        raise ConfigError(f"fallback={fallback!r} must be another Controller")
+    return fallback
 
 
 def _name_of(resources: Any) -> str:

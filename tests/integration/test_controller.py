@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import random
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import psutil
 import pytest
 
-from rushlight import Controller, Rush, to_frame
+from rushlight import Controller, Rush, RushWorker, to_frame
 from rushlight.errors import TaskCancelled, WorkerCrashed
 
 PATIENCE = 60.0
@@ -205,6 +207,48 @@ def test_seeds_make_calls_reproducible(network: str) -> None:
             rush.reset()
     assert found[0] == found[1]
     assert 7 == len(set(found[0]))
+
+
+def test_the_calls_of_one_walk_have_seeds_of_their_own(controller: Controller) -> None:
+    """A seed given to a walk is that of all its calls together: each has its own, and so again next time."""
+
+    def draw(_: int) -> float:
+        return random.random()
+
+    first, again, other = (
+        [future.result(PATIENCE) for future in controller.options(seed=seed).walk(draw, range(5))]
+        for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert 10 == len({*first, *other})
+    single = controller.options(seed=np.random.SeedSequence(7).spawn(2)[1]).submit(draw, 0)
+    assert first[1] == single.result(PATIENCE)
+
+
+def test_workers_of_one_batch_draw_different_numbers(network: str) -> None:
+    """Without a seed, too: what they draw does not depend on their having one parent."""
+
+    def draw(_: int) -> tuple[int, float, float]:
+        threading.Event().wait(0.05)
+        return os.getpid(), random.random(), float(np.random.rand())  # noqa: NPY002 - the one of old
+
+    with Controller(network, max_workers=2, max_tasks_per_worker=2) as controller:
+        drawn = list(controller.map(draw, range(8)))
+    assert len({pid for pid, _, _ in drawn}) > 1
+    assert [8, 8] == [len({draw[i] for draw in drawn}) for i in (1, 2)]
+
+
+def test_waiting_is_for_calls_and_not_for_what_others_do(controller: Controller) -> None:
+    """A task of somebody else that never ends keeps no ``wait`` from returning; where there is nothing to
+    wait for, all has ended and nothing will come."""
+    assert (True, False) == (controller.wait(timeout=0), controller.wait("one", timeout=0))
+    with RushWorker(controller.network) as stranger:
+        stranger.push_running_task({"x": 1})
+        future = controller.submit(time.sleep, 0.2)
+        assert not controller.wait(timeout=0)
+        assert controller.wait("one", timeout=PATIENCE)
+        assert controller.wait(timeout=PATIENCE)
+        assert future.done()
 
 
 def test_workers_are_put_right_between_calls(network: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-from rushlight import Controller, InlineController
-from rushlight.errors import LaunchError, SignatureMismatch, StoreUnavailable
+from rushlight import Controller, InlineController, _endings
+from rushlight.errors import ConfigError, LaunchError, SignatureMismatch, StoreUnavailable
 from rushlight.launchers import Handle, HandleState, LocalLauncher, WorkerCommand
 
 PATIENCE = 60.0
@@ -77,6 +77,52 @@ def test_every_argument_has_its_test() -> None:
     arguments = [name for name in inspect.signature(Controller).parameters if name != "self"]
     assert arguments == rows
     assert {*inspect.signature(InlineController).parameters} <= {*arguments}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"max_workers": 0}, "max_workers=0"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
+        ({"max_memory": 1.5}, "max_memory=1.5"),
+        ({"max_queued_bytes": "2GB"}, "max_queued_bytes='2GB'"),
+        ({"tasks_per_worker": 0}, "tasks_per_worker=0 must be a number, at least 1e-06"),
+        ({"fallback": 5}, "fallback=5 must be another Controller"),
+        ({"launcher": "nope"}, "launcher='nope' is not known; there are local"),
+        ({"launcher": object()}, "it lacks launch, poll, terminate, log_tail"),
+        ({"packages": "numpy"}, "packages must be a list of str"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be(network: str, given: dict[str, Any], told: str) -> None:
+    """Each is refused with its name and its value; of the controller that was not made nothing is left."""
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        Controller(network, **given)
+    assert _endings._left.empty()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda c: c.submit("abs"), "fn must be callable, got 'abs'"),
+        (lambda c: c.map(5, [1]), "fn must be callable"),
+        (lambda c: c.walk(5, [1]), "fn must be callable"),
+        (lambda c: c.broadcast(5), "fn must be callable"),
+        (lambda c: c.options(timeot=3), "'timeot' is no option of a call: there are name, timeout"),
+        (lambda c: c.push("", abs, -1), "name='' must be a text that is not empty"),
+        (lambda c: c.options(resources=[5]), "resources=5 must be a dict of settings, or a launcher"),
+        (lambda c: c.map(abs, [1], error="x"), "error='x'"),
+        (lambda c: c.wait("some"), "mode='some'"),
+    ],
+)
+def test_calls_that_cannot_be(
+    controllers: Callable[..., Controller], call: Callable[[Controller], Any], told: str
+) -> None:
+    """They are refused at once, and no worker hears of them."""
+    controller = controllers(max_workers=1, launcher=Counting())
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        call(controller)
+    assert controller.empty
 
 
 def test_a_network_of_its_own_is_gone_in_the_end(server: redis.Redis) -> None:

@@ -216,6 +216,20 @@ def test_jobs_that_wait_in_a_scheduler_are_no_failures(network: str) -> None:
     assert [True] * 3 == [future.cancelled() for future in futures]
 
 
+def test_a_supervisor_that_is_killed(network: str, wait_until: Callable[..., None]) -> None:
+    """As when a machine goes: nobody tells of its workers, whose calls are tried elsewhere once their leases
+    have run out."""
+    with Controller(network, max_workers=1, lease=0.6) as controller:
+        future = controller.submit(time.sleep, 0.7)
+        wait_until(future.running)
+        (card,) = controller._rush._store.cards().values()
+        os.kill(int(card.supervisor.rpartition(":")[2]), signal.SIGKILL)
+        assert future.result(PATIENCE) is None
+        (result,) = controller.collect()
+        assert (2, "success") == (result.attempt, result.status)
+        assert card.worker_id != result.worker_id
+
+
 def test_a_worker_that_somebody_kills(network: str, wait_until: Callable[..., None]) -> None:
     """A worker that is killed from outside costs the call at hand a second attempt, and nothing else."""
     with Controller(network, max_workers=2) as controller:
