@@ -142,28 +142,31 @@ class Objects:
 
 
 _here: Objects | None = None
-_elsewhere: Callable[[str], str] | None = None
-_naming = threading.Lock()
+
+
+class _Naming(threading.local):
+    named: Callable[[str], str] | None = None
+
+
+_elsewhere = _Naming()
 
 
 @contextmanager
 def elsewhere(named: Callable[[str], str]) -> Iterator[None]:
-    """For the block, constants that are unpickled get the digests ``named`` gives them. One block at a
-    time."""
-    global _elsewhere  # noqa: PLW0603 - pickles call functions by name
-    with _naming:
-        _elsewhere = named
-        try:
-            yield
-        finally:
-            _elsewhere = None
+    """For the block, constants that this thread unpickles stay what they are, under the digests ``named``
+    gives them; also in a worker."""
+    _elsewhere.named = named
+    try:
+        yield
+    finally:
+        _elsewhere.named = None
 
 
 def _constant(name: str, digest: str) -> Any:
     """In a worker the value, elsewhere what stands for it."""
-    if _here is not None:
-        return _here.constant(digest)
-    return Constant(name, digest if _elsewhere is None else _elsewhere(digest))
+    if _elsewhere.named is not None:
+        return Constant(name, _elsewhere.named(digest))
+    return Constant(name, digest) if _here is None else _here.constant(digest)
 
 
 # --- arguments ----------------------------------------------------------------------------------

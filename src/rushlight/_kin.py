@@ -134,7 +134,7 @@ class Kin(CrewVerbs):
         future = self._send(Outgoing(passed.key, head, passed.spilled))
         self._sender.flush()
         view = self._rush._store.look_up(passed.key)
-        for row in view.finished:
+        for row in self._rush._store.rows(view.finished):
             # A controller that is gone had passed it on before.
             self._feed.forget(passed.key)
             future._end(self._ends.value(row), None)

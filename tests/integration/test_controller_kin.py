@@ -73,6 +73,37 @@ def test_a_call_that_crashes_goes_on_in_the_fallback(pair: tuple[Controller, Con
     assert 5 == small.summary().success
 
 
+def test_a_call_that_has_gone_on_is_not_made_again(pair: tuple[Controller, Controller]) -> None:
+    """A controller that was killed had passed it on, and the next one does so again: the result is there."""
+    small, big = pair
+    future = small.push("twice", need, 800)
+    assert 900 == future.result(PATIENCE)[0]
+    (row,) = small._rush._store.look_up("twice").failed
+    small._moved.clear()
+    assert small._pass_on(row)
+    assert big.wait(timeout=PATIENCE)
+    assert (0, 0) == (small._feed.own, big._feed.own)
+    assert 1 == len([name for name in big._rush.keys("finished") if name.startswith("twice")])
+
+
+def test_constants_go_on_from_inside_of_a_call(network: str) -> None:
+    """A call that has a controller with a fallback: constants in its calls go there as such, though
+    they are values where it runs."""
+
+    def inner() -> int:
+        from rushlight import Controller
+
+        with (
+            Controller(max_workers=1) as big,
+            Controller(max_workers=1, max_crashes=0, on_worker_start=allow(500), fallback=big) as small,
+        ):
+            table = small.constants(table=list(range(100)))["table"]
+            return len(small.submit(need, 800, table).result(PATIENCE)[1])
+
+    with Controller(network, max_workers=1) as outer:
+        assert 100 == outer.submit(inner).result(PATIENCE)
+
+
 def test_the_last_crash_of_all_is_told(pair: tuple[Controller, Controller]) -> None:
     """Where the fallback cannot do it either, its crash is the call's."""
     small, _ = pair
