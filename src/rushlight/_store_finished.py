@@ -22,8 +22,10 @@ FIRST = 2048
 _PART = 2 << 20
 #: Bytes of records that are decoded at a time, about, and how many at most: what is made of them fits into a
 #: processor's cache.
-_SLICE = 256 << 10
-_SLICE_ROWS = 2048
+_SLICE = 512 << 10
+_SLICE_ROWS = 4096
+#: How many of many records are looked at to tell how large all are.
+_LOOKS = 256
 
 
 class Restarted(Exception):
@@ -123,8 +125,9 @@ class FinishedReads(StoreBase):
 
 
 def _rows_of(size: int, records: Sequence[bytes]) -> int:
-    """How many records like these have so many bytes together."""
-    return max(1, size * len(records) // max(1, sum(map(len, records))))
+    """How many records like these, of which some are looked at, have so many bytes together."""
+    some = records[:: len(records) // _LOOKS + 1]
+    return max(1, size * len(some) // max(1, sum(map(len, some))))
 
 
 def _slices(records: list[bytes]) -> Iterator[list[bytes]]:

@@ -336,7 +336,9 @@ class Link:
         self._reader = hiredis.Reader(notEnoughData=False)
         self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
-            self._load_scripts()
+            # Nobody hears of a script that a new server lacks before it is too late to keep the order.
+            if any(b"EVALSHA" in commands for commands, _ in self._owed):
+                self._load_scripts()
             self._socket.sendall(b"".join(commands for commands, _ in self._owed))
             self._resent = True
 

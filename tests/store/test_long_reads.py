@@ -108,13 +108,14 @@ def test_names_may_be_any_and_change_amid_a_long_read(
 
 
 def test_a_long_read_costs_a_trip_per_part(ground: Ground, rush: Rush, small_parts: None) -> None:
-    """Each record is transferred once; no part is large."""
+    """Each record is transferred once; no part is large, and a new connection that reads loads no script."""
     finished(rush, MANY)
     with Stats(ground.raw) as stats:
         rush.fetch_finished_tasks()
     size = sum(map(len, ground.raw.lrange(ground.key("finished"), 0, -1)))
     parts = stats.calls["lrange"]
     assert 1 + size // 2000 < parts < 3 + size // 500
+    assert [] == [name for name in stats.calls if name.startswith("script")]
     with Stats(ground.raw) as stats:
         rush.fetch_finished_tasks()
     assert 1 == stats.calls["lrange"]
