@@ -110,8 +110,7 @@ class Link:
             return self._call(commands, n, wait)
 
     def call_parts(self, parts: Iterable[tuple[bytes, int]]) -> list[Any]:
-        """The same with commands that come in parts (packed, and how many), each of which is sent before the
-        next is asked for: they may be made while the server is at those before them."""
+        """The same with commands that come in parts (packed, and how many), each sent before the next is made."""
         with self._lock:
             sent: list[bytes] = []
             total, trouble, replies = 0, None, None
@@ -336,8 +335,7 @@ class Link:
         self._reader = hiredis.Reader(notEnoughData=False)
         self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
-            # Nobody hears of a script that a new server lacks before it is too late to keep the order.
-            if any(b"EVALSHA" in commands for commands, _ in self._owed):
+            if any(b"EVALSHA" in commands for commands, _ in self._owed):  # which must not fail in between
                 self._load_scripts()
             self._socket.sendall(b"".join(commands for commands, _ in self._owed))
             self._resent = True

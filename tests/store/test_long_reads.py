@@ -200,7 +200,7 @@ def test_a_record_that_cannot_be_read_ends_the_read_with_its_error(
     finished(rush, 40)
     good = msgspec.msgpack.decode(ground.raw.lindex(ground.key("finished"), 0))
     assert 12 == len(good)
-    bad = [b"", b"\xc1", b"junk", msgspec.msgpack.encode(good[:11]), msgspec.msgpack.encode([*good, 1])]
+    bad = [b"\xc1", b"junk", msgspec.msgpack.encode(good[:11]), msgspec.msgpack.encode([*good, 1])]
     for at, value in [(0, 5), (1, "a"), (3, None), (4, []), (6, 2**64 - 1), (8, -1), (10, 1.5), (4, {1: 2})]:
         bad.append(msgspec.msgpack.encode([*good[:at], value, *good[at + 1 :]]))
     for record in bad:
