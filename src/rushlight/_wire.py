@@ -110,7 +110,7 @@ class Link:
             return self._call(commands, n, wait)
 
     def call_parts(self, parts: Iterable[tuple[bytes, int]]) -> list[Any]:
-        """The same with commands that come in parts (packed, and how many), each sent before the next is made."""
+        """The same with commands in parts (packed, and how many), each sent before the next is made."""
         with self._lock:
             sent: list[bytes] = []
             total, trouble, replies = 0, None, None
