@@ -1,14 +1,13 @@
 """Giving up a blocking call from another thread: the token that says so, and what it interrupts.
 
-Whoever blocks on purpose names in ``interruptible`` how to wake him; a call without a token, which is every
-call that nobody can give up, pays one look for it.
+Whoever blocks on purpose tells the token how to wake him; a call without a token, which is every call that
+nobody can give up, pays one look for it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 
@@ -31,18 +30,18 @@ class CancelToken:
             if self._wake is not None:
                 self._wake()
 
-    @contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """For the block ``cancel`` calls ``wake``, and never after it."""
+    def begin(self, wake: Callable[[], None]) -> None:
+        """From now on ``cancel`` calls ``wake``, until ``end``. Raises Interrupted where it was called
+        before."""
         with self._lock:
             if self.cancelled:
                 raise Interrupted
             self._wake = wake
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wake = None
+
+    def end(self) -> None:
+        """``wake`` is not called any more."""
+        with self._lock:
+            self._wake = None
 
 
 current: ContextVar[CancelToken | None] = ContextVar("rushlight_cancel", default=None)
@@ -53,14 +52,3 @@ def check() -> None:
     token = current.get()
     if token is not None and token.cancelled:
         raise Interrupted
-
-
-@contextmanager
-def interruptible(wake: Callable[[], None]) -> Iterator[None]:
-    """A block that may take long, and what ends it early."""
-    token = current.get()
-    if token is None:
-        yield
-    else:
-        with token.waking(wake):
-            yield

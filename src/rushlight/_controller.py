@@ -108,12 +108,10 @@ class Controller(Kin, concurrent.futures.Executor):
         self._presence = presence = Presence((FORGETS if self._forgets else "") + _names.random_token())
         pass_on = way.to("_pass_on", otherwise=False)
         self._collector = Collector(self._another_store(), self._ends, self.network, pass_on, presence)
-        self._feed = Feed(
-            self._another_store(), self._register, self._ends, self._collector, pass_on, presence
-        )
-        self._feed.prefix = self._prefix
+        kept = self._register, self._ends, self._collector
+        self._feed = Feed(self._another_store(), *kept, pass_on, presence, self._prefix)
         presence.word = self._feed.word
-        self._feed.weighs = self._settings.max_queued_bytes is not None
+        self._feed.out.weighs = self._settings.max_queued_bytes is not None
         self._sender = Sender(self._another_store(), way.to("_not_sent"), presence.sending)
         presence.search = Missing(store, self._register, self._feed, self._sender.flush)
         self._peers = Peers(store, presence.token)
@@ -218,7 +216,7 @@ class Controller(Kin, concurrent.futures.Executor):
         said = NIL if options is PLAIN else options.packed()
         head = b"".join((said, msgspec.msgpack.encode(key), xs, _telemetry.context()))
         self._make_room()
-        return self._send(Outgoing(key, head, spilled, options.worker))
+        return self._send(Outgoing(key, head, spilled, options.worker, options.name is None))
 
     def _check_open(self) -> None:
         if self._shutdown:
@@ -228,7 +226,7 @@ class Controller(Kin, concurrent.futures.Executor):
         future = CallFuture(call.key, self, self._register)
         self._feed.admit(call.key, call.size)
         self._register.add(future)
-        self._sender.send(call)
+        self._sender.send(call, alone=self._feed.own <= 1)
         self._launches.nudge()
         return future
 

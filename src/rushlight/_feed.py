@@ -1,6 +1,8 @@
-"""The feed of ended calls: one thread reads it from a cursor of its own and resolves the futures that wait.
+"""The feed of ended calls, read from a cursor of its own, and the futures that wait for them.
 
-Sleeps while nobody waits for anything. Takes nothing from anybody: collecting is ``_collecting``'s.
+One reads at a time. A single call that is out is read for by the thread that wants its result, which saves
+waking another twice; all else by a thread in the background, which sleeps while nobody waits for anything.
+Takes nothing from anybody: collecting is ``_collecting``'s.
 """
 
 from __future__ import annotations
@@ -8,40 +10,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from ._cancel import CancelToken, Interrupted, current
 from ._clearing import FORGETS, Presence, own_fields
+from ._collecting import Collector
 from ._futures import CallFuture, Register
+from ._listening import BLOCK, Listener
+from ._outstanding import Outstanding
 from ._results import Ends, gone, status_of
 from ._store import Store
 from ._store_calls import Ended, Leaving, Place
 from .errors import StoreUnavailable
 
 _log = logging.getLogger("rushlight")
-#: Seconds a wait blocks at most before leases are looked at again.
-_BLOCK = 5.0
 #: With more calls than this under way, a moment's pause lets several results come in one trip.
 _MANY, _PAUSE = 64, 0.001
-#: Seconds between two times that chores are done.
+#: Seconds between two times that chores are done, and after which a call that nobody asks for is read for.
 _CHORES = 1.0
 #: Seconds before the second try where the server cannot be reached, and at most.
 _RETRY, _LONGEST_RETRY = 0.1, 5.0
-
-
-class Chores(Protocol):
-    """What is to be done now and then in the background."""
-
-    def due(self) -> bool:
-        """True where there is something."""
-
-    def do(self) -> None:
-        """Does it."""
-
-    def leave(self, tasks: Iterable[Leaving]) -> None:
-        """Nobody collects these any more."""
 
 
 class Feed:
@@ -52,14 +42,18 @@ class Feed:
         store: Store,
         register: Register,
         ends: Ends,
-        chores: Chores,
+        chores: Collector,
         pass_on: Callable[[Sequence[Any]], bool],
         presence: Presence,
+        prefix: str,
     ) -> None:
+        """``prefix``: how the keys of calls begin that were given no name."""
         self._store = store
+        self._listener = Listener(store)
         self._presence = presence
         self._forgets = presence.token.startswith(FORGETS)
         self._register = register
+        register.reader = self
         self._ends = ends
         self._chores = chores
         self._pass_on = pass_on
@@ -68,23 +62,18 @@ class Feed:
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
         self._closed = False
+        #: Whether the background thread reads, what ends the wait of another thread that does, and whether
+        #: the former is to do it also for a single call.
+        self._reading = False
+        self._leading: CancelToken | None = None
+        self._heeded = False
         self._watchers = 0
         self._listeners: list[Callable[[], object]] = []
         self._epoch = ""
         self._finished = self._failures = 0
-        #: Calls made before this feed began: the last one's number, and how many had not ended.
-        self._before = 0
-        self._adopted = 0
-        #: The server's time then, microseconds.
+        #: The server's time when it began, microseconds.
         self.began = 0
-        #: Calls sent by this controller that have not ended: named ones, and how many others.
-        self.prefix = ""
-        self._named: set[str] = set()
-        self._unnamed = 0
-        #: Bytes of these, and of each, where somebody may be held up by them.
-        self.weighs = False
-        self._bytes = 0
-        self._sizes: dict[str, int] = {}
+        self.out = Outstanding(prefix)
         self._sealed = False
 
     # --- what is under way ------------------------------------------------------------------------
@@ -92,12 +81,12 @@ class Feed:
     @property
     def outstanding(self) -> int:
         """Calls that have not ended: those sent here, and those that were there when it began."""
-        return self._unnamed + len(self._named) + self._adopted
+        return len(self.out)
 
     @property
     def own(self) -> int:
-        """Of these, those sent here."""
-        return self._unnamed + len(self._named)
+        """Those sent here."""
+        return self.out.own
 
     def seal(self) -> None:
         """From now on no call is admitted."""
@@ -109,24 +98,18 @@ class Feed:
         with self._lock:
             if self._sealed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if self.weighs:
-                self._sizes[key] = size
-                self._bytes += size
-            self._count(key)
+            self._count(key, size)
 
     def expect(self, key: str) -> None:
         """A call goes on that was counted off."""
         with self._lock:
             self._count(key)
 
-    def _count(self, key: str) -> None:
-        if key.startswith(self.prefix):
-            self._unnamed += 1
-        else:
-            self._named.add(key)
+    def _count(self, key: str, size: int = 0) -> None:
+        self.out.add(key, size)
         if self._thread is None:
             self._start()
-        elif self._unnamed + len(self._named) == 1:
+        elif not self._reading and self._needed():
             self._changed.notify_all()
 
     def word(self) -> str:
@@ -147,13 +130,19 @@ class Feed:
         """Nothing is under way, and what was counted and not seen to end has ended all the same."""
         with self._changed:
             if not len(self._register):
-                self._unnamed = self._adopted = 0
-                self._named.clear()
+                self.out.clear()
             self._tell()
 
     def has_room(self, calls: int | None, size: int | None) -> bool:
         """Whether fewer calls are under way than that, and of fewer bytes."""
-        return (calls is None or self.own < calls) and (size is None or self._bytes < size)
+        return self.out.has_room(calls, size)
+
+    def heed(self) -> None:
+        """Somebody wants to hear of the one call that may be out, and does not read himself."""
+        if not self._heeded:
+            with self._changed:
+                self._heeded = True
+                self._changed.notify_all()
 
     def nudge(self) -> None:
         """There may be chores."""
@@ -165,7 +154,7 @@ class Feed:
     def forget(self, key: str, seq: int | None = None) -> None:
         """A call that was not sent, or whose end was told by other means."""
         with self._changed:
-            self._count_off(key, seq)
+            self.out.end(key, seq)
             self._tell()
 
     def attach(self) -> None:
@@ -173,7 +162,8 @@ class Feed:
         self._store.write(self._store.scripts.keep_spec)
         place = self._store.place()
         self._epoch, self._finished, self._failures = place.epoch, place.finished, place.failures
-        self._before, self._adopted, self.began = place.created, place.unended, place.now
+        self.out.find(place.unended, place.created)
+        self.began = place.now
 
     def wait(self, timeout: float, *, count: int | None = None) -> None:
         """Waits until something has ended since ``count`` was ``ended_count``, or the time is over."""
@@ -221,8 +211,10 @@ class Feed:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            thread = self._thread
+            thread, leading = self._thread, self._leading
         self._token.cancel()
+        if leading is not None:
+            leading.cancel()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         self._store.close()
@@ -231,7 +223,53 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="rushlight-feed", daemon=True)
         self._thread.start()
 
-    # --- the thread -------------------------------------------------------------------------------
+    # --- the thread that wants a result -----------------------------------------------------------
+
+    def read_for(self, future: CallFuture, deadline: float | None) -> None:
+        """Reads until this future has ended or the time is over, where nobody else reads and no more than its
+        call is out. Returns early where that changes, or others are concerned."""
+        token = CancelToken()
+        leads, before = False, current.get()
+        try:
+            with self._changed:
+                others = self._reading or self._needed() or self._leading is not None
+                if others or self.out.weighs or self._closed:
+                    return
+                leads, self._leading = True, token
+            future.wake = token.cancel
+            current.set(token)
+            # Where the future ends in another way; or something is wrong, which the background is to see.
+            with suppress(Interrupted, Exception):
+                while future.pending and self._read_on(deadline):
+                    continue
+        finally:
+            if leads:
+                current.set(before)
+                future.wake = None
+                with self._changed:
+                    self._leading = None
+                    if self._needed():
+                        self._changed.notify_all()
+
+    def _read_on(self, deadline: float | None) -> bool:
+        """One turn of who wants a result: for ends that concern nobody else. False where it is to stop."""
+        left = BLOCK if deadline is None else min(BLOCK, deadline - time.monotonic())
+        if left <= 0:
+            return False
+        ended = self._listener.look(self._finished, self._failures, left)
+        if simple := self._is_simple(ended):
+            self._take(ended)
+        return simple
+
+    def _is_simple(self, ended: Ended) -> bool:
+        """Whether nobody else is to hear of it, and there is nothing to be seen to: a thread that may be
+        interrupted anywhere does it in steps that can be done again."""
+        if ended.epoch != self._epoch or ended.overdue or ended.next_failures != self._failures:
+            return False
+        futures = map(self._register.get, (row[3] for row in ended.finished))
+        return not any(future is not None and future.watched for future in futures)
+
+    # --- the background ---------------------------------------------------------------------------
 
     def _run(self) -> None:
         current.set(self._token)
@@ -239,14 +277,20 @@ class Feed:
         while True:
             with self._changed:
                 while not (self._needed() or self._closed):
-                    if not self._changed.wait(_CHORES) and self._chores.due():
-                        break
+                    self._reading = False
+                    if not self._changed.wait(_CHORES):
+                        # Nobody has asked for what is out, and may all the same look whether it is there.
+                        self._heeded = self._leading is None and self._under_way() > 0
+                        if self._chores.due():
+                            break
                 if self._closed:
                     return
+                if self._needed() and not self._reading:
+                    self._reading = True
             try:
                 if self._chores.due():
                     self._chores.do()
-                if self._needed():
+                if self._reading:
                     self._turn()
                 pause = _RETRY
             except Interrupted:
@@ -263,37 +307,43 @@ class Feed:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RETRY)
 
+    def _under_way(self) -> int:
+        return max(self.outstanding, len(self._register))
+
     def _needed(self) -> bool:
-        return bool(self.outstanding or self._watchers or len(self._register))
+        """Whether the background is to read."""
+        if self._leading is not None:
+            return False
+        n = self._under_way()
+        if not n:
+            self._heeded = False
+        return bool(self._watchers or n > 1 or self._heeded)
 
     def _turn(self) -> None:
-        ended = self._store.ended(self._finished, self._failures, _BLOCK + 2.0)
-        standing = ended.standing
-        if standing.epoch != self._epoch:
-            self._reset(standing.epoch)
+        paused = self.outstanding > _MANY and self._listener.pause(_PAUSE)
+        ended = self._listener.look(self._finished, self._failures, 0.0 if paused else BLOCK)
+        if ended.epoch != self._epoch:
+            self._reset(ended.epoch)
             return
-        if standing.overdue:
+        if ended.overdue:
             self._store.reap()
         if (ended.next_finished, ended.next_failures) != (self._finished, self._failures):
             self._take(ended)
-        elif not standing.overdue:
-            self._store.wait_event(standing.event, min(_BLOCK, standing.next_due))
-            if self.outstanding > _MANY:
-                time.sleep(_PAUSE)
 
     def _take(self, ended: Ended) -> None:
+        """Tells the futures, then moves on. Where it is broken off it can be done again."""
         for row in ended.finished:
-            future = self._register.take(row[3])
+            future = self._register.get(row[3])
             if future is not None:
                 if self._forgets and (fields := own_fields(row)):
                     future.leaving = Leaving(row[3], "", fields)
                 try:
                     self._end(future, self._ends.value(row), None)
                 except StoreUnavailable:
-                    self._register.add(future)
                     raise
                 except Exception as error:
                     self._end(future, None, error)
+                self._register.take(row[3])
         moved: set[str] = set()
         for row, condition in zip(ended.failed, ended.conditions, strict=True):
             task = Leaving(row[3], ended.failures[row[3]], own_fields(row))
@@ -308,13 +358,12 @@ class Feed:
                     self._end(future, None, None, cancelled=True)
                 else:
                     self._end(future, None, self._ends.error(row, condition))
+        rows = [*ended.finished, *(row for row in ended.failed if row[3] not in moved)]
         with self._changed:
-            for row in ended.finished:
-                self._count_off(row[3], row[7])
-            for row in ended.failed:
-                if row[3] not in moved:
-                    self._count_off(row[3], row[7])
-            self._finished, self._failures = ended.next_finished, ended.next_failures
+            left = self.out.after([(row[3], row[7]) for row in rows])
+            finished, failures = ended.next_finished, ended.next_failures
+            # Attributes alone: no interrupt comes between.
+            self.out.left, self._finished, self._failures = left, finished, failures
             self._tell()
 
     def _end(
@@ -327,17 +376,10 @@ class Feed:
             else:
                 future._end(value, error)
         except BaseException:
+            if self._leading is not None:
+                # It has no callbacks: this is an interrupt of who reads for it.
+                raise
             _log.exception("a callback of call %r has failed", future.name)
-
-    def _count_off(self, key: str, seq: int | None = None) -> None:
-        if self._sizes:
-            self._bytes -= self._sizes.pop(key, 0)
-        if key.startswith(self.prefix):
-            self._unnamed = max(0, self._unnamed - 1)
-        elif key in self._named:
-            self._named.discard(key)
-        elif seq is not None and seq <= self._before:
-            self._adopted = max(0, self._adopted - 1)
 
     def _reset(self, epoch: str) -> None:
         """The network was made anew. What was under way is not any more; a network that has only just begun
@@ -351,9 +393,7 @@ class Feed:
     def _give_up(self, error: BaseException) -> None:
         """Nothing that is under way will be heard of."""
         with self._changed:
-            self._unnamed = self._adopted = self._before = self._bytes = 0
-            self._sizes.clear()
-            self._named.clear()
+            self.out.clear(found=True)
             self._tell()
         for future in self._register.take_all():
             future._end(None, error)

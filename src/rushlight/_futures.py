@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -60,13 +61,26 @@ class _Nobody:
         """Is none of this process's."""
 
 
+class Reader(Protocol):
+    """Who finds the ends of calls."""
+
+    def read_for(self, future: CallFuture, deadline: float | None) -> None:
+        """Looks for the end of a call in the thread that wants it, where nobody looks already; may return
+        before it is there."""
+
+    def heed(self) -> None:
+        """Somebody waits for a call, or asks whether it has ended, without looking for its end himself."""
+
+
 class _LateCondition:
     """Makes a future's condition when somebody first needs it."""
 
     def __get__(self, future: Any, kind: type | None = None) -> threading.Condition:
         with _birth:
             found: threading.Condition = future.__dict__.setdefault("_condition", threading.Condition())
-            return found
+        if future._state == PENDING:
+            future._register.reader.heed()
+        return found
 
 
 class CallFuture(Future[Any]):
@@ -88,6 +102,18 @@ class CallFuture(Future[Any]):
         self._seen = False
         self._mapped = False
         self.leaving: Leaving | None = None
+        #: Wakes the thread that reads for this future alone.
+        self.wake: Callable[[], None] | None = None
+
+    @property
+    def pending(self) -> bool:
+        """True until it has ended, as far as it was told."""
+        return self._state == PENDING
+
+    @property
+    def watched(self) -> bool:
+        """True where anybody waits for it, or has asked for its state, other than by reading for it."""
+        return "_condition" in self.__dict__
 
     def cancel(self) -> bool:
         """Takes the call back; True where it will not, or not any more, be made."""
@@ -105,7 +131,10 @@ class CallFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The value, or the error of the call, raised."""
         try:
-            value = super().result(timeout)
+            left = self._look(timeout)
+            if self._state == FINISHED and self._exception is None:
+                return self._result
+            value = super().result(left)
         finally:
             self._mark()
         if self._exception is not None:
@@ -116,9 +145,17 @@ class CallFuture(Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error of the call; None where it returned."""
         try:
-            return super().exception(timeout)
+            return super().exception(self._look(timeout))
         finally:
             self._mark()
+
+    def _look(self, timeout: float | None) -> float | None:
+        """Waits by reading for the end where that is quicker; what is left of the time."""
+        if self._state != PENDING:
+            return timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._register.reader.read_for(self, deadline)
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Calls ``fn(future)`` once the call has ended, also if nobody holds the future then."""
@@ -142,10 +179,12 @@ class CallFuture(Future[Any]):
     def _end(self, value: Any, error: BaseException | None) -> None:
         """Sets the result, unless the future has ended already."""
         with _birth:
-            if "_condition" not in self.__dict__:
-                if self._state == PENDING:
-                    self._result, self._exception, self._state = value, error, FINISHED
-                return
+            watched = self.watched
+            if not watched and self._state == PENDING:
+                self._result, self._exception, self._state = value, error, FINISHED
+        if not watched:
+            self._wake()
+            return
         with self._condition:
             if self._state != PENDING:
                 return
@@ -153,10 +192,17 @@ class CallFuture(Future[Any]):
             for waiter in self._waiters:
                 waiter.add_exception(self) if error is not None else waiter.add_result(self)
             self._condition.notify_all()
+        self._wake()
         self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _wake(self) -> None:
+        wake = self.wake
+        if wake is not None:
+            wake()
 
     def _end_cancelled(self) -> None:
         if super().cancel():
+            self._wake()
             with self._condition:
                 if self._state != CANCELLED_AND_NOTIFIED:
                     self.set_running_or_notify_cancel()
@@ -164,6 +210,8 @@ class CallFuture(Future[Any]):
 
 class Register:
     """The futures that wait for their calls, by key; those nobody holds any more are not among them."""
+
+    reader: Reader
 
     def __init__(self) -> None:
         self._waiting: dict[str, weakref.ref[CallFuture]] = {}

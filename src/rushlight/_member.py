@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ._life import Late, Life, verdicts_of
+from ._life import Late, Life, Pack, verdicts_of
 from ._scripts import MemberArgs
 from ._store import Store
 from ._store_reads import packed_worker
@@ -22,6 +22,9 @@ _BLOCK, _LEAST = 5.0, 0.01
 #: Seconds for which an empty queue is believed to be empty as long as nobody rings: another worker may have
 #: taken the token and be gone.
 _BELIEF = 30.0
+#: Seconds after a task for which a wait brings the next with it. Not longer, as whoever dies unheard
+#: meanwhile, or is stopped, is given a task that somebody else would have done.
+_SOON = 0.5
 
 
 class Verdict(NamedTuple):
@@ -31,6 +34,19 @@ class Verdict(NamedTuple):
     attempt: int
     kind: str
     payload: bytes
+
+
+class _Otherwise(BaseException):
+    """A result was not answered in the plain way: a signal, never an error."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _expect_plain(reply: Any) -> None:
+    if type(reply) is not int:
+        raise _Otherwise(reply)
 
 
 class Member(Life):
@@ -46,6 +62,9 @@ class Member(Life):
         self._queue_empty = False
         self._looked = 0.0
         self._drain_heard = False
+        #: Whether a task was taken since the last wait that could have brought one with it, and whether the
+        #: queue was empty behind the last one that was taken.
+        self._warm = self._dry = False
         self._due = math.inf
 
     def begin(self, batch: Encoded) -> None:
@@ -82,7 +101,7 @@ class Member(Life):
     ) -> list[bool]:
         """Finishes and fails tasks; True for each that this worker's attempt decided. Raises UnknownKey
         before anything is written. Behind, all are True for now, and ``late`` hears what became of them."""
-        if len(verdicts) == 1 and not spilled and _is_plain(verdicts[0]):
+        if len(verdicts) == 1 and not spilled and is_plain(verdicts[0]):
             return [self.finish_one(verdicts[0].key, verdicts[0].payload, late)]
         flat = [part for verdict in verdicts for part in self._told_of(verdict)]
 
@@ -115,7 +134,7 @@ class Member(Life):
 
     def step(self, verdict: Verdict, batch: Encoded, spilled: dict[str, bytes]) -> bool:
         """Settles one task and creates the one of the batch; True if this worker decided the first."""
-        if not spilled and not batch.spilled and _is_plain(verdict):
+        if not spilled and not batch.spilled and is_plain(verdict):
             return self.step_one(verdict.key, verdict.payload, batch.keys[0], batch.heads[0])
         told = self._told_of(verdict)
 
@@ -143,16 +162,22 @@ class Member(Life):
             call = self.store.scripts.settle_claim(member, self._worker, 1, told, number)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
-        if spilled or not _is_plain(verdict):
+        if spilled or not is_plain(verdict):
             reply = self._write(pack)
         else:
             stems = self._stems or self._make_stems()
             reply = self._ask(stems.finish_claim(verdict.key.encode(), verdict.payload, number), pack)
-        if type(reply) is bytes:
-            self._learn_of_queue(1, values := [reply], -1, number)
-            return True, values
-        self._learn_of_queue(1, reply[3], reply[4], number)
-        return verdicts_of(reply)[0], reply[3]
+        if type(reply) is list:
+            self._learn_of_queue(1, reply[3], reply[4], number)
+            return verdicts_of(reply)[0], reply[3]
+        self._learn_of_queue(1, values := [reply] if type(reply) is bytes else [], -1, number)
+        return True, values
+
+    @property
+    def expects_none(self) -> bool:
+        """True where the queue was empty when last looked at, behind a task that was taken or settled just
+        now."""
+        return self._dry and not self._full
 
     @property
     def claimed(self) -> int:
@@ -166,7 +191,7 @@ class Member(Life):
         begin with the others later than with the first."""
         who: bytes = b""
         flat: list[str | bytes]
-        if verdicts and all(map(_is_plain, verdicts)):
+        if verdicts and all(map(is_plain, verdicts)):
             who = self._first
             flat = [verdict.key for verdict in verdicts]
             flat += [verdict.payload for verdict in verdicts]
@@ -200,10 +225,33 @@ class Member(Life):
 
         return verdicts_of(self._write(pack))
 
+    def finish_and_wait(self, verdict: Verdict, seconds: float) -> tuple[bool, list[bytes]]:
+        """``settle_and_claim`` of a plain result where none is likely to be queued: brings the next task when
+        it comes, in one trip, or nothing after so many seconds."""
+        member = self._arguments()
+        number = self._next_number()
+        finish = (self._stems or self._make_stems()).finish(verdict.key.encode(), verdict.payload)
+        claiming = self._claiming(1, number, woken=True)
+
+        def settling(member: MemberArgs) -> list[bytes]:
+            return [self.store.scripts.settle(member, *self._told_of(verdict))]
+
+        try:
+            _, _, reply = self._wait_behind(finish, claiming(member), 3, min(seconds, _SOON), _expect_plain)
+        except _Otherwise as other:
+            # What there is to be said of it is to be said at once. The claim may have been made.
+            try:
+                decided = verdicts_of(self._write(settling, other.reply))[0]
+            except WorkerLost:
+                return False, []
+            return decided, self._claim(1, woken=True)
+        return True, self._brought(1, claiming, reply, number)
+
     def claim(self, n: int, timeout: float) -> list[bytes]:
         """Takes up to n queued tasks, waiting up to ``timeout`` for the first; the running records.
 
-        Where the queue was empty when last seen it waits first: a wait ends at once if tasks came since.
+        Where the queue was empty when last seen it waits first: a wait ends at once if tasks came since. The
+        first wait behind a task brings the next with it, as that is likely to come soon.
         """
         deadline = time.monotonic() + timeout
         woken = False
@@ -216,8 +264,13 @@ class Member(Life):
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            due = max(0.001, self._due - time.monotonic())
-            woken = self._wait_for_bell(min(left, _BLOCK, due))
+            seconds = min(left, _BLOCK, max(0.001, self._due - time.monotonic()))
+            if self._warm:
+                values = self._wait_and_claim(n, min(seconds, _SOON))
+                if values or self._letter not in ("s", "r") or self._drains_first():
+                    return values
+                continue
+            woken = self._wait_for_bell(seconds)
             if not woken and not self._full and left <= _BLOCK:
                 break
         return []
@@ -231,10 +284,7 @@ class Member(Life):
 
     def _claim(self, n: int, *, woken: bool) -> list[bytes]:
         number = self._next_number()
-
-        def pack(member: MemberArgs) -> list[bytes]:
-            return [self.store.scripts.claim(member, self._worker, n, woken, number)]
-
+        pack = self._claiming(n, number, woken=woken)
         try:
             if n == 1 and not woken:
                 reply = self._ask((self._stems or self._make_stems()).claim(number), pack)
@@ -242,6 +292,12 @@ class Member(Life):
                 reply = self._write(pack)
         except WorkerLost:
             return []
+        return self._claimed(n, reply, number)
+
+    def _claiming(self, n: int, number: int, *, woken: bool) -> Pack:
+        return lambda member: [self.store.scripts.claim(member, self._worker, n, woken, number)]
+
+    def _claimed(self, n: int, reply: Any, number: int) -> list[bytes]:
         values: list[bytes]
         values, due = ([reply], -1) if type(reply) is bytes else reply[2:4]
         self._learn_of_queue(n, values, due, number)
@@ -261,34 +317,70 @@ class Member(Life):
         may be that of an earlier call."""
         self._number = number
         self._looked = time.monotonic()
+        self._warm, self._dry = self._warm or bool(values), len(values) < n
         self._queue_empty = self._sure and len(values) < n and not self._full
         self._due = time.monotonic() + due / 1e6 if due >= 0 else math.inf
 
     def _wait_for_bell(self, seconds: float) -> bool:
         """Blocks until the queue or an order rings; True also where the connection broke meanwhile, since
         the token may have gone with it."""
-        keys = self.store.keys
         # Until it is known that nobody rang, a token may be in our hands: the next claim must look.
         self._queue_empty = False
-        own = keys.bell(self.card.worker_id)
-        # The bell of a queue that has drained rings on and on, for everybody to leave.
-        bells = (own,) if self._drain_heard else (keys["bell"], own)
         with self.store.waiting_link() as link:
             trips = link.trips
-            # Whoever's connection broke looks at once.
-            ask, instead = (command("BLPOP", *bells, f"{s:.3f}") for s in (max(seconds, _LEAST), _LEAST))
-            reply = link.call(ask, wait=seconds, instead=instead)
+            reply = link.call(self._bell(max(seconds, _LEAST)), wait=seconds, instead=self._bell(_LEAST))
             broke = link.trips - trips > 1
         if reply is None and not broke:
             self._queue_empty = not self._drain_heard and not self._full
             return False
         return True
 
+    def _wait_and_claim(self, n: int, seconds: float) -> list[bytes]:
+        """The same, and what is there to be taken then, in one trip."""
+        number = self._next_number()
+        claiming = self._claiming(n, number, woken=True)
+        _, reply = self._wait_behind(b"", claiming(self._arguments()), 2, seconds)
+        return self._brought(n, claiming, reply, number)
+
+    def _wait_behind(
+        self,
+        ahead: bytes,
+        behind: list[bytes],
+        n: int,
+        seconds: float,
+        first: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
+        """Waits for the bell with commands ahead of it and behind it: the server answers a wait and what is
+        asked behind it together."""
+        self._queue_empty = self._warm = False
+        claim = b"".join(behind)
+        ask, instead = (ahead + self._bell(s) + claim for s in (max(seconds, _LEAST), _LEAST))
+        with self.store.waiting_link() as link:
+            return link.call_many(ask, n, wait=seconds, instead=instead, first=first)
+
+    def _brought(self, n: int, claiming: Pack, reply: Any, number: int) -> list[bytes]:
+        """The records of a claim that followed a wait."""
+        try:
+            values = self._claimed(n, self._write(claiming, reply), number)
+        except WorkerLost:
+            return []
+        # The last one of the queue comes without a word about the rest.
+        self._dry = self._dry or type(reply) is bytes
+        return values
+
+    def _bell(self, seconds: float) -> bytes:
+        """The wait for the queue's bell, or this worker's. Whoever's connection broke looks at once."""
+        keys = self.store.keys
+        own = keys.bell(self.card.worker_id)
+        # The bell of a queue that has drained rings on and on, for everybody to leave.
+        bells = (own,) if self._drain_heard else (keys["bell"], own)
+        return command("BLPOP", *bells, f"{seconds:.3f}")
+
     def _told_of(self, verdict: Verdict) -> tuple[str, bytes, str, bytes]:
         who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)
         return verdict.kind, who, verdict.key, verdict.payload
 
 
-def _is_plain(verdict: Verdict) -> bool:
+def is_plain(verdict: Verdict) -> bool:
     """A result of a first attempt: what ``Stems`` are made for."""
     return verdict.kind == "f" and verdict.attempt == 1

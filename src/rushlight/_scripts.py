@@ -318,8 +318,8 @@ class Scripts(SharingScripts, RosterScripts):
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))
 
-    def watch(self, microseconds: int, form: str) -> bytes:
-        return self._pack("watch", (microseconds, form))
+    def watch(self, microseconds: int, form: str, *, ends: bool = False) -> bytes:
+        return self._pack("watch", (microseconds, form, int(ends)))
 
     def counts(self) -> bytes:
         return self._pack("counts", ())

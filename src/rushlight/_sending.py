@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._call_options import NIL
 from ._store import Store
@@ -19,18 +19,20 @@ from ._store_tasks import Encoded
 _MOST_CALLS, _MOST_BYTES = 20_000, 64 << 20
 #: What one push carries.
 _PUSH_CALLS, _PUSH_BYTES = 2_000, 4 << 20
-#: Seconds without a submission after which the next one is sent by its own thread, at once.
+#: Seconds without a submission after which the next one is sent by its own thread, at once, also where others
+#: are out.
 _QUIET = 0.0005
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A call, encoded."""
 
     key: str
     head: bytes
     spilled: dict[str, bytes]
     worker: str | None = None
+    #: The key was made for this call, so that nobody has sent it before.
+    fresh: bool = False
 
     @property
     def size(self) -> int:
@@ -46,7 +48,7 @@ class Sender:
         self,
         store: Store,
         on_failure: Callable[[Sequence[str], Exception], None],
-        sending: Callable[[], str] | None = None,
+        sending: Callable[[], str] = str,
     ) -> None:
         """``sending``: as in ``Encoded``."""
         self._store = store
@@ -61,11 +63,12 @@ class Sender:
         self._last = 0.0
         self._thread: threading.Thread | None = None
 
-    def send(self, call: Outgoing) -> None:
-        """Sends a call, now or very soon; waits while too many wait already."""
-        now = time.monotonic()
+    def send(self, call: Outgoing, *, alone: bool = False) -> None:
+        """Sends a call, now or very soon; waits while too many wait already. ``alone``: no other is out, so
+        that none is likely to follow before this one's end."""
         with self._lock:
-            quiet = not self._waiting and not self._busy and now - self._last > _QUIET
+            now = time.monotonic()
+            quiet = not self._waiting and not self._busy and (alone or now - self._last > _QUIET)
             self._last = now
             if quiet:
                 self._busy = True
@@ -132,12 +135,19 @@ class Sender:
                 self._changed.notify_all()
 
     def _push(self, batch: list[Outgoing]) -> None:
-        spilled = {digest: data for call in batch for digest, data in call.spilled.items()}
-        workers = tuple({call.worker for call in batch if call.worker is not None})
         try:
-            heads = [call.head for call in batch]
-            plain = all(head[:1] == NIL for head in heads)
-            keys = [call.key for call in batch]
-            self._store.push(Encoded(keys, heads, spilled, workers, plain, self._sending))
+            one, said = batch[0], self._sending()
+            if len(batch) == 1 and one.head[:1] == NIL and not one.spilled:
+                self._store.push_one(one.key, one.head, said or ("new" if one.fresh else ""))
+            else:
+                self._push_many(batch, numbered=bool(said))
         except Exception as error:
             self._on_failure([call.key for call in batch], error)
+
+    def _push_many(self, batch: list[Outgoing], *, numbered: bool) -> None:
+        spilled = {digest: data for call in batch for digest, data in call.spilled.items()}
+        workers = tuple({call.worker for call in batch if call.worker is not None})
+        keys, heads = [call.key for call in batch], [call.head for call in batch]
+        plain = all(head[:1] == NIL for head in heads)
+        fresh = not numbered and all(call.fresh for call in batch)
+        self._store.push(Encoded(keys, heads, spilled, workers, plain, self._sending, fresh))

@@ -5,14 +5,13 @@ Knows nothing of tasks or workers.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
 import hiredis
 
-from ._cancel import interruptible
+from ._cancel import current
 from ._codec import Codec, Spilled
 from ._connect import StoreConfig
 from ._disk_cache import digest_of
@@ -52,6 +51,42 @@ def format_of(epoch: str) -> int:
     return int(form) if found and form.isdecimal() else 0
 
 
+class Borrowed:
+    """A waiting connection of a store for a block: one that is at hand, else a new one."""
+
+    __slots__ = ("_link", "_store", "_token")
+
+    def __init__(self, store: StoreBase) -> None:
+        self._store = store
+        self._token = current.get()
+
+    def __enter__(self) -> Link:
+        store = self._store
+        try:
+            link = store._idle.pop()
+        except IndexError:
+            link = Link(store.config, store.link.whereabouts, checked=True)
+        self._link = link
+        if self._token is not None:
+            try:
+                self._token.begin(link.interrupt)
+            except BaseException:
+                self._give_back(whole=True)
+                raise
+        return link
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._token is not None:
+            self._token.end()
+        self._give_back(whole=kind is None and not self._link.interrupted)
+
+    def _give_back(self, *, whole: bool) -> None:
+        if whole and len(self._store._idle) < _MOST_IDLE:
+            self._store._idle.append(self._link)
+        else:
+            self._link.close()
+
+
 class StoreBase:
     """One network on one server.
 
@@ -79,8 +114,8 @@ class StoreBase:
         self.epoch = ""
         #: The last one whose format was found to be ours.
         self._accepted = ""
+        #: Waiting connections at hand; one operation on the list is atomic.
         self._idle: list[Link] = []
-        self._guard = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config, "network": self.network, "spill_size": self.spill_size}
@@ -92,28 +127,14 @@ class StoreBase:
     def close(self) -> None:
         """Closes the connections; the next call opens them again."""
         self.link.close()
-        with self._guard:
-            while self._idle:
+        with suppress(IndexError):
+            while True:
                 self._idle.pop().close()
 
-    @contextmanager
-    def waiting_link(self) -> Iterator[Link]:
-        """A connection for one blocking command, so that nobody else waits behind it. Raises Interrupted
-        where the call was given up (``_cancel``)."""
-        with self._guard:
-            link = self._idle.pop() if self._idle else Link(self.config, self.link.whereabouts, checked=True)
-        broken = True
-        try:
-            with interruptible(link.interrupt):
-                yield link
-            broken = link.interrupted
-        finally:
-            with self._guard:
-                kept = not broken and len(self._idle) < _MOST_IDLE
-                if kept:
-                    self._idle.append(link)
-            if not kept:
-                link.close()
+    def waiting_link(self) -> Borrowed:
+        """A connection for one blocking command, so that nobody else waits behind it, for a ``with`` block.
+        Raises Interrupted where the call was given up (``_cancel``)."""
+        return Borrowed(self)
 
     def new_call(self) -> Call:
         """What names a call that is to be carried out once, however often it arrives. Its answer is kept for

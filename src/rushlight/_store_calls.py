@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +11,7 @@ import msgspec
 
 from ._store_base import EPOCHS
 from ._store_finished import Rows
-from ._store_reads import ReadVerbs, Standing
+from ._store_reads import ReadVerbs
 from ._unread import UNREADABLE, Unread, plain_parts
 from ._wire import command
 
@@ -79,9 +80,13 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Ended(Ends):
-    """The same, and how things stand."""
+    """The same, and from which event on to listen."""
 
-    standing: Standing
+    epoch: str
+    event: str
+    #: Leases and time limits that have run out, and in how many seconds the next one will.
+    overdue: int = 0
+    next_due: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class CallVerbs(ReadVerbs):
     def _ends(self, finished: int, rows: list[bytes], failures: int, keys: list[bytes]) -> dict[str, Any]:
         """The parts of ``Ends``, of what lay in the two lists from these places on."""
         places = {key.decode(): place for place, key in enumerate(keys, failures) if key}
-        failed, conditions = self._calls_failed(list(places))
+        failed, conditions = self._calls_failed(list(places)) if places else ([], [])
         return {
             "finished": self._calls_finished([row for row in rows if row]),
             "failed": failed,
@@ -206,17 +211,39 @@ class CallVerbs(ReadVerbs):
             if cursor == "0":
                 return found
 
-    def ended(self, finished: int, failures: int, seconds: float, most: int = 2000) -> Ended:
-        """``watch`` for ``seconds``, and up to ``most`` tasks each that finished and failed from these
-        places on. One trip, two where some failed."""
-        calls = [
-            self.scripts.watch(int(seconds * 1e6), EPOCHS),
-            command("LRANGE", self.keys["finished"], finished, finished + most - 1),
-            command("LRANGE", self.keys["failures"], failures, failures + most - 1),
-        ]
-        told, rows, keys = self.link.call_many(b"".join(calls), len(calls))
+    def ended(self, finished: int, failures: int, most: int, promise: float) -> Ended:
+        """Up to ``most`` tasks each that finished and failed from these places on, how things stand, and the
+        promise that every end is an event for ``promise`` seconds. One trip, two where some failed."""
+        watch = self.scripts.watch(int(promise * 1e6), EPOCHS, ends=True)
+        asked = watch + self._since(finished, failures, most)
+        told, rows, keys = self.link.call_many(asked, 3)
         standing = self._standing(told)
-        return Ended(**self._ends(finished, rows, failures, keys), standing=standing)
+        return Ended(
+            **self._ends(finished, rows, failures, keys),
+            epoch=standing.epoch,
+            event=standing.event,
+            overdue=standing.overdue,
+            next_due=standing.next_due,
+        )
+
+    def ended_after(self, event: str, wait: float, finished: int, failures: int, most: int) -> Ended:
+        """The same without the promise, once there is another event than this, or the time is over: the
+        server answers a wait and what is asked behind it together."""
+        block = ("BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
+        asked = command("XREAD", *block, "STREAMS", self.keys["events"], event)
+        asked += command("HGET", self.keys["control"], "epoch") + self._since(finished, failures, most)
+        if wait > 0:
+            with self.waiting_link() as link:
+                news, epoch, rows, keys = link.call_many(asked, 4, wait=wait)
+        else:
+            news, epoch, rows, keys = self.link.call_many(asked, 4)
+        if news:
+            event = news[0][1][-1][0].decode()
+        return Ended(**self._ends(finished, rows, failures, keys), epoch=self.heard(epoch), event=event)
+
+    def _since(self, finished: int, failures: int, most: int) -> bytes:
+        rows = command("LRANGE", self.keys["finished"], finished, finished + most - 1)
+        return rows + command("LRANGE", self.keys["failures"], failures, failures + most - 1)
 
     def _calls_finished(self, records: list[bytes]) -> Rows:
         """Finished rows. Of one that cannot be read, which may be anybody's, whoever looks at its results

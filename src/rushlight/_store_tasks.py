@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, repeat, takewhile
 from typing import Any
 
@@ -59,6 +60,9 @@ def pack_text(text: str) -> bytes:
 
 class TaskVerbs(StoreBase):
     """Creating tasks, and taking queued ones away."""
+
+    #: An epoch, and how a push of one task begins under it.
+    _push_stem = "", b""
 
     def encode_tasks(
         self,
@@ -169,6 +173,24 @@ class TaskVerbs(StoreBase):
         ahead = [self.scripts.push(epoch, batch.workers, False, "", *call) for call in calls[:-1]]
         last = self.scripts.push(epoch, batch.workers, drain, "", *calls[-1])
         return [*self.keep_spilled(epoch, batch.spilled), *ahead, last]
+
+    def push_one(self, key: str, head: bytes, said: str) -> None:
+        """``push`` of one task that has neither options nor large values, the quick way. ``said``: what its
+        ``sending`` says, or 'new' where it is ``fresh``."""
+        epoch, stem = self._push_stem
+        if epoch != self.epoch:
+            epoch = self.epoch
+            stem = self.scripts.stem("push", (epoch, 0, ""), 3)
+            self._push_stem = epoch, stem
+        new = said == "new"
+        parts = (b"\x91" + pack_text(key), _packed([head])) if new else (key.encode(), head)
+        call = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            *(stem, len(said), said.encode()),
+            *(len(parts[0]), parts[0], len(parts[1]), parts[1]),
+        )
+        if not epoch or self.link.call(call)[0] != b"ok":
+            # No epoch, or another by now.
+            self.push(Encoded([key], [head], {}, sending=None if new else partial(str, said), fresh=new))
 
     def push_some(self, batch: Encoded, most: int) -> int:
         """Queues tasks from the first on, as long as fewer than ``most`` are queued; returns how many it

@@ -7,17 +7,18 @@ there must not be able to end the workers that take it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from . import _inputs
 from ._forms import taken_task
 from ._lease import LeaseThread
-from ._member import Verdict
+from ._member import Member, Verdict, is_plain
 from ._reader import TaskReader
 from ._records import Task, TaskState
 from ._tables import StatedRow
 from ._unread import UNREADABLE, plain_parts
-from .errors import RushlightError
+from .errors import RushlightError, UnknownKey
 
 _log = logging.getLogger("rushlight")
 
@@ -30,6 +31,26 @@ class Taking(TaskReader):
     _held: dict[str, int]
     _limit_grace: float
     _settle: Callable[..., list[bool]]
+    _let_go_one: Callable[[str, bool], None]
+    _member: Member
+
+    def _settle_and_take(
+        self, verdict: Verdict, spilled: dict[str, bytes], seconds: float | None
+    ) -> list[Task]:
+        """The next task, if there is one; where none is likely to be there it waits a little, and no longer
+        than so many seconds."""
+        member, left = self._member, math.inf if seconds is None else seconds
+        try:
+            if left > 0 and member.expects_none and not spilled and is_plain(verdict):
+                decided, values = member.finish_and_wait(verdict, left)
+            else:
+                decided, values = member.settle_and_claim(verdict, spilled)
+        except UnknownKey:
+            if verdict.key not in self._held:
+                raise
+            decided, values = False, []
+        self._let_go_one(verdict.key, decided)
+        return self._taken(values)
 
     def _taken(self, values: list[bytes]) -> list[Task]:
         """The tasks of running records that were claimed; those that cannot be read fail now."""

@@ -139,9 +139,8 @@ class Turns:
         done, spilled = self._done, self._spilled_of(self._done)
         n = 1 if self._journal is None else self._pace.size
         try:
-            if n == 1 and len(done) == 1:
-                task = self._worker._settle_and_pop(done[0], spilled, 0.0)
-                tasks = [] if task is None else [task]
+            if len(done) == 1 and (n == 1 or self._member.expects_none):
+                tasks = self._worker._settle_and_take(done[0], spilled, self._patience())
             else:
                 decided, values = self._member.exchange(done, spilled, n)
                 self._worker._let_go(done, decided)

@@ -7,6 +7,7 @@ resending may: that is the scripts' and the readers' promise. Fork- and thread-s
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -37,6 +38,7 @@ _MOST_LOADS = 10
 #: What a new connection may mend.
 _TROUBLE = (redis.RedisError, OSError, hiredis.HiredisError)
 T = TypeVar("T")
+First = Callable[[Any], object] | None
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
@@ -65,7 +67,8 @@ class Link:
         self._socket: Any = None
         self._reader: Any = None
         self._receive: Any = None
-        self._usual = True  # the socket's timeout is that of calls that do not block on purpose
+        self._first: First = None  # hears the first reply of the wait that is under way
+        self._limit = 0.0  # seconds that the socket waits
         #: Counts round trips, for those who prove that an operation costs as few as it should.
         self.trips = 0
         #: Posts without an answer yet, oldest first, and answers nobody has taken yet.
@@ -104,10 +107,14 @@ class Link:
                     raise
             return self._call(command, 1, wait, trouble, replies, instead)[0]
 
-    def call_many(self, commands: bytes, n: int, *, wait: float | None = None) -> list[Any]:
-        """Sends n packed commands in one trip and returns their replies, in order."""
+    def call_many(
+        self, commands: bytes, n: int, *, wait: float | None = None, instead: bytes = b"", first: First = None
+    ) -> list[Any]:
+        """Sends n packed commands in one trip and returns their replies, in order; else as ``call``.
+        ``first`` hears the first one when it is there, also twice; what it raises ends the call."""
         with self._lock:
-            return self._call(commands, n, wait)
+            self._first = first
+            return self._call(commands, n, wait, instead=instead)
 
     def call_parts(self, parts: Iterable[tuple[bytes, int]]) -> list[Any]:
         """The same with commands in parts (packed, and how many), each sent before the next is made."""
@@ -147,7 +154,7 @@ class Link:
         instead: bytes = b"",
     ) -> list[Any]:
         """``trouble`` or ``replies``: what came of a first try."""
-        loads, tries = 0, [commands] if trouble is None else []
+        loads, tries = 0, [commands] if trouble is None and replies is None else []
         while True:
             if replies is None:
                 replies = self._insist(
@@ -173,8 +180,6 @@ class Link:
                 self._insist(self._send_last)
             else:
                 try:
-                    if not self._usual:
-                        self._allow(None)
                     self._socket.sendall(commands)
                 except OSError as error:
                     self._insist(self._send_last, error)
@@ -254,6 +259,7 @@ class Link:
             self._read_owed(_MOST_OWED // 2)
 
     def _read_owed(self, leave: int) -> None:
+        self._allow(None)
         while len(self._owed) > leave:
             replies = self._read(self._owed[0][1])
             for reply in replies:
@@ -328,10 +334,11 @@ class Link:
                 self._checked = True
             plain: Any = connection._sock
             set_timeout(plain, self.config.timeout)
+            self._limit = self.config.timeout
         except BaseException:
             connection.disconnect()
             raise
-        self._connection, self._socket, self._usual = connection, plain, True
+        self._connection, self._socket = connection, plain
         self._reader = hiredis.Reader(notEnoughData=False)
         self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
@@ -342,12 +349,12 @@ class Link:
 
     def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
         self.trips += 1
-        if wait is not None or not self._usual:
-            self._allow(wait)
         self._resent = False
         self._socket.sendall(commands)
         if self._owed:
             self._read_owed(0)
+        if wait is not None or self._limit != self.config.timeout:
+            self._allow(wait)
         replies = self._read(n, asleep=wait is not None)
         for reply in replies:
             if type(reply) is hiredis.ReplyError and passes(reply):
@@ -355,9 +362,10 @@ class Link:
         return replies
 
     def _allow(self, wait: float | None) -> None:
-        """Time for a call that may block so long; it stays so behind it, as what has come is awaited."""
-        set_timeout(self._socket, self.config.timeout + (wait or 0.0))
-        self._usual = wait is None
+        """Time for a call that may block so long, in whole seconds, so that the next finds it so."""
+        limit, self._limit = self._limit, self.config.timeout + (0 if wait is None else math.ceil(wait))
+        if limit != self._limit:
+            set_timeout(self._socket, self._limit)
 
     def _read(self, n: int, *, asleep: bool = False) -> list[Any]:
         reader = self._reader
@@ -374,6 +382,8 @@ class Link:
                     replies.append(reply)
                     if len(replies) == n:
                         break
+                    if asleep and self._first is not None and len(replies) == 1:
+                        self._first(reply)
         except BlockingIOError as error:
             raise redis.TimeoutError(f"no answer within {self.config.timeout:g} s") from error
         return replies

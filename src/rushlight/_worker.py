@@ -7,8 +7,10 @@ supervisor.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -302,20 +304,12 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         """Finishes a task and takes the next in ONE round trip; only where the queue is empty it waits, like
         ``pop_task``."""
         verdict, spilled = self._finishing(key, ys, None)
-        _inputs.seconds(timeout, "timeout", none=True)
-        return self._settle_and_pop(verdict, spilled, timeout)
-
-    def _settle_and_pop(self, verdict: Verdict, spilled: dict[str, bytes], timeout: float) -> Task | None:
-        try:
-            decided, values = self._member.settle_and_claim(verdict, spilled)
-        except UnknownKey:
-            if verdict.key not in self._held:
-                raise
-            decided, values = False, []
-        self._let_go_one(verdict.key, decided)
-        if tasks := self._taken(values):
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        deadline = time.monotonic() + (math.inf if limit is None else limit)
+        if tasks := self._settle_and_take(verdict, spilled, limit):
             return tasks[0]
-        return self.pop_task(timeout) if timeout is None or timeout > 0 else None
+        left = deadline - time.monotonic()
+        return self.pop_task(left) if left > 0 else None
 
     @overload
     def task(self, xs: str) -> Task: ...

@@ -268,7 +268,7 @@ def test_who_stood_still_hears_that_results_are_gone(
         monkeypatch.setattr(still._feed, "_turn", lambda: turn() if go_on.is_set() else go_on.wait(0.01))
         monkeypatch.setattr(still._collector, "do", lambda: None)
         lost = [still.submit(square, i) for i in range(3)]
-        wait_until(lambda: rush.n_finished_tasks >= 3)
+        wait_until(lambda: {"finished"} == {*rush.states([future.name for future in lost])})
         other._collector._store.uncollect(still._presence.token, {})
         wait_until(lambda: other.collect() == [] and rush.n_tasks == 0)
         monkeypatch.undo()

@@ -142,7 +142,8 @@ def picture(stage: Stage) -> dict[str, Any]:
         # Who put a key on a board serves those who ask again.
         found["standings"] = {k: v for k, v in found["standings"].items() if k[:1] != b"\0"}
     control = found.get("control", {})
-    control.pop(b"watch", None)
+    for name in (b"watch", b"ends"):
+        control.pop(name, None)
     if b"lead" in control:
         control[b"lead"] = msgspec.msgpack.decode(control[b"lead"])[0]
     for name, value in control.items():
@@ -316,6 +317,11 @@ def _both(stage: Stage, verdict: Any) -> Any:
     return decided, stage.ground.taken(values)
 
 
+def _wait(stage: Stage, key: str) -> Any:
+    decided, values = stage.ann.finish_and_wait(stage.ground.finishing(key, y=1), 5.0)
+    return decided, stage.ground.taken(values)
+
+
 def _exchange(stage: Stage, *verdicts: Any) -> Any:
     decided, values = stage.ann.exchange(list(verdicts), {}, 2)
     return decided, stage.ground.taken(values)
@@ -337,6 +343,8 @@ def _left(stage: Stage) -> Left:
 
 MANAGER: tuple[Row, ...] = (
     Row("Store.push", lambda s: s.store.push(batch("n1", "n2"))),
+    Row("Store.push_one", lambda s: s.store.push_one("n1", batch("n1").heads[0], "new"), name="new"),
+    Row("Store.push_one", lambda s: s.store.push_one("n1", batch("n1").heads[0], "")),
     Row("Store.push", lambda s: s.store.push(batch("n1", "n2", p=3, r=1, a=["q2"]))),
     Row("Store.push", lambda s: s.store.push(batch("n1", w="ann")), name="private"),
     Row("Store.push", lambda s: s.store.push(batch("n1"), drain=True), name="drain"),
@@ -472,6 +480,8 @@ WORKERS: tuple[Row, ...] = (
         _plain_worker,
         name="plain",
     ),
+    Row("Member.finish_and_wait", lambda s: _wait(s, "m1"), _plain_worker),
+    Row("Member.finish_and_wait", lambda s: _wait(s, "r1"), name="not plain"),
     Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("r1", y=1), s.ground.failing("t1"))),
     Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("r1", y=1), s.ground.finishing("t2"))),
     Row("Member.exchange", lambda s: _exchange(s, s.ground.finishing("m1")), _plain_worker, name="plain"),
@@ -543,7 +553,13 @@ READS: tuple[Row, ...] = (
     Row("Store.transaction", _together, name="of a full server"),
     Row("Store.place", lambda s: s.store.place().unended),
     Row("Store.since", lambda s: len(s.store.since(0, 0, 10)[1].finished)),
-    Row("Store.ended", lambda s: len(s.store.ended(0, 0, 1.0).finished)),
+    Row("Store.ended", lambda s: len(s.store.ended(0, 0, 100, 1.0).finished)),
+    Row("Store.ended_after", lambda s: len(s.store.ended_after("0-0", 0.0, 0, 0, 100).finished)),
+    Row(
+        "Store.ended_after",
+        lambda s: len(s.store.ended_after("0-0", 0.05, 0, 0, 100).finished),
+        name="waiting",
+    ),
     Row("Store.collected", lambda s: s.store.collected(["d1", "x1"])),
     Row("Store.marks", lambda s: s.store.marks(["d1", "x1"])),
     Row("Store.named", lambda s: s.store.named("n"), lambda s: s.store.name_call("n", "k")),

@@ -18,7 +18,7 @@ from rushlight._scripts import NAMES, load
 XS, YS = {"x1": 0.1, "x2": 0.2}, {"y": 0.3}
 FUNCTION = re.compile(r"(?m)^local function (\w+)")
 #: Scripts of a worker's loop begin with the plain case, which makes so many functions.
-HOT = {"begin": 2, "settle": 5, "step": 6, "claim": 5, "settle_claim": 7}
+HOT = {"begin": 2, "settle": 5, "step": 6, "claim": 6, "settle_claim": 7}
 
 
 class Wire:

@@ -48,6 +48,7 @@ WITHOUT_ROW = {
     "Member.end_behind": "hears what begin and settle sent: test_store_connections has cut connections",
     "Member.claimed": "sends nothing",
     "Member.gone": "sends nothing",
+    "Member.expects_none": "sends nothing",
 }
 
 Meanwhile = Callable[[Stage], None]

@@ -2,17 +2,21 @@
 -- stands, and leaves no number.
 -- KEYS: control running events, then the line.
 -- ARGV: epoch, worker id, token, packed worker id, n, '1' if a bell woke the caller, claim number.
--- Reply: the running record in the plain case (lib/plain), where one was asked for and is there; else {letter,
---   queued or -1, running records, microseconds to the next delayed task or -1}, or LINE, or a refusal of the gate.
+-- Reply: the running record in the plain case (lib/plain), where one was asked for and is there, and, if a bell woke the
+--   caller, is the last; else {letter, queued or -1, running records, microseconds to the next delayed task or -1}, or
+--   LINE, or a refusal of the gate.
 -- include: gate plain
-if ARGV[5] == '1' and ARGV[6] == '0' then
+if ARGV[5] == '1' then
   local c = plain_worker()
   if c then
     local key, value = next_plain(KEYS[5], KEYS[4], c[6], ARGV[7])
     if key then
       local now = clock()
-      announce(KEYS[3], c[5], now)
-      return take_plain(KEYS[2], KEYS[4], ARGV[4], key, value, ARGV[7], cmsgpack.pack(now))
+      if c[5] ~= c[7] then announce(KEYS[3], c[5], now) end
+      local record = take_plain(KEYS[2], KEYS[4], ARGV[4], key, value, ARGV[7], cmsgpack.pack(now))
+      if ARGV[6] == '0' or redis.call('LLEN', KEYS[5]) == 0 then return record end
+      ring(KEYS[6])
+      return {'r', -1, {record}, -1}
     end
   end
 end

@@ -9,7 +9,7 @@
 -- Reply: {'ok', tasks taken (of the first on)}, or {'UNKNOWN', prerequisites}, or EPOCH.
 -- include: gate create
 if ARGV[4] == 'new' then
-  local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone')
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone', 'ends')
   local refused = wrong_epoch(c[1], ARGV[1])
   if refused then return refused end
   local names, heads, index = cmsgpack.unpack(ARGV[5]), cmsgpack.unpack(ARGV[6]), KEYS[2]
@@ -39,12 +39,12 @@ if ARGV[4] == 'new' then
     end
     ring(KEYS[14])
     if ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'drain', '1') end
-    announce(KEYS[8], c[2], now)
+    if c[2] ~= c[4] then announce(KEYS[8], c[2], now) end
     return {'ok', n}
   end
 end
 -- include: gate line settle create
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone', 'ends')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = settling_keys()
@@ -137,5 +137,5 @@ if ARGV[2] == '1' then
   redis.call('HSET', keys.control, 'drain', '1')
   ring(keys.bell)
 end
-if created > 0 then announce(keys.events, c[2], now) end
+if created > 0 and c[2] ~= c[5] then announce(keys.events, c[2], now) end
 return {'ok', taken}

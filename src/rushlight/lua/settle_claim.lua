@@ -1,21 +1,24 @@
 -- Settles one task and takes the next from the queue, in one trip.
 -- KEYS: control index running finished failed failures tallies events, then the line.
 -- ARGV: epoch, worker id, token, packed worker id, n, 'f' or 'x', who, key, payload, claim number.
--- Reply: the running record in the plain case (lib/plain), where one was asked for and is there; else {letter,
---   queued or -1, verdicts, running records, microseconds to the next delayed task or -1}, or UNKNOWN, or LINE, or a
---   refusal of the gate.
+-- Reply: in the plain case (lib/plain), where one was asked for, its running record, or 0 where none is there; else
+--   {letter, queued or -1, verdicts, running records, microseconds to the next delayed task or -1}, or UNKNOWN, or
+--   LINE, or a refusal of the gate.
 -- include: gate plain
 if ARGV[5] == '1' then
   local c = plain_worker()
   local done = c and plain_record(6)
   if done then
     local key, value = next_plain(KEYS[10], KEYS[9], c[6], ARGV[10])
-    if key then
+    if key ~= nil then
       local now = clock()
       local stamp = cmsgpack.pack(now)
       finish_plain(6, done, stamp)
       announce(KEYS[8], c[5], now)
-      return take_plain(KEYS[3], KEYS[9], ARGV[4], key, value, ARGV[10], stamp)
+      if key then return take_plain(KEYS[3], KEYS[9], ARGV[4], key, value, ARGV[10], stamp) end
+      redis.call('DEL', KEYS[11])
+      redis.call('HSET', KEYS[1], 'c:' .. ARGV[2], ARGV[10])
+      return 0
     end
   end
 end

@@ -2,16 +2,20 @@
 -- What a waiter must know before it blocks, and the promise to wake it: until the deadline every change
 -- rewrites the one entry of `events`. Atomic with the look, so no change falls between.
 -- KEYS: control queued running finished failures leases events deadlines.
--- ARGV: microseconds to keep the watch up, how an epoch of this format begins.
+-- ARGV: microseconds to keep the watch up, how an epoch of this format begins, '1' if the caller waits for nothing but
+--   ends of tasks. While all who wait do, `ends` is the same as `watch`, and creating and taking tasks wakes nobody.
 -- Reply: {epoch or '', finished, failures, queued, running, live workers, leases and deadlines run out, last
 --   event id, microseconds until the next of them runs out or -1}.
 local now = clock()
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')
-local due = now + tonumber(ARGV[1])
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'ends')
+local due, stands = now + tonumber(ARGV[1]), tonumber(c[2] or 0)
 local known = c[1] and string.sub(c[1], 1, #ARGV[2]) == ARGV[2]
-if known and (not c[2] or tonumber(c[2]) < due) then
+local ends_alone = stands <= now or c[3] == c[2]
+if known and (stands < due or (ends_alone and ARGV[3] ~= '1')) then
   though_full(KEYS[1])
-  redis.call('HSET', KEYS[1], 'watch', string.format('%.0f', due))
+  local deadline = string.format('%.0f', math.max(due, stands + 1))
+  redis.call('HSET', KEYS[1], 'watch', deadline)
+  if ends_alone and ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'ends', deadline) end
 end
 local until_now = string.format('%.0f', now)
 local next_due = -1

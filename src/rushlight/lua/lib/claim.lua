@@ -86,7 +86,7 @@ local function claim(keys, wid, worker, number, n, me, now, ahead)
   end
   redis.call('HSET', keys.control, 'c:' .. wid, number .. mark .. table.concat(names, '\0'))
   if #values > 0 then
-    announce(keys.events, me.watch, now)
+    announce(keys.events, me.moves, now)
     if me.drain and redis.call('HLEN', keys.queued) == 0 then ring(keys.bell) end
   end
   return values, due and due - now or -1

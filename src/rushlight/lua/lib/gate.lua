@@ -19,12 +19,14 @@ end
 -- A worker's entry: returns the refusal, or nil and the record of what the read told.
 -- A worker that was declared lost, killed or replaced (another token) gets GONE and its letter.
 local function worker_gate(control, epoch, wid, token)
-  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid, 'line')
+  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid, 'line', 'ends')
   if c[1] ~= epoch then return {'EPOCH', c[1] or '', (c[4] and string.sub(c[4], 2) == token) and 1 or 0} end
   if not c[4] or string.sub(c[4], 2) ~= token then return {'GONE', 'l'} end
   local letter = string.sub(c[4], 1, 1)
   if not is_live(c[4]) then return {'GONE', letter} end
-  return nil, {letter = letter, drain = c[2], watch = c[3], claim = c[5], line = c[6]}
+  return nil, {
+    letter = letter, drain = c[2], watch = c[3], moves = c[3] ~= c[7] and c[3], claim = c[5], line = c[6],
+  }
 end
 
 -- A small hash is a plain list to the server, which goes through it field by field at every look. One value this
@@ -59,7 +61,8 @@ local function though_full(control)
   redis.call('HDEL', control, '')
 end
 
--- One entry is enough: watchers wake and read from their own cursors.
+-- One entry is enough: watchers wake and read from their own cursors. Moves other than ends are for those alone who
+-- want to hear of them (lua/watch.lua): they are announced only where `watch` is not what `ends` is.
 local function announce(events, watch, now)
   if watch and tonumber(watch) > now then redis.call('XADD', events, 'MAXLEN', 1, '*', 'e', '') end
 end

@@ -3,9 +3,11 @@
 -- first write where anything is otherwise. A network in which a task was tried again is not plain (field `line`), so
 -- entries of the queue are bare keys here. Needs gate.
 
--- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim.
+-- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim, the
+-- seventh `ends`.
 local function plain_worker()
-  local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain', 'line', 'watch', 'c:' .. ARGV[2])
+  local w = ARGV[2]
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. w, 'drain', 'line', 'watch', 'c:' .. w, 'ends')
   if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] or c[4] then return nil end
   return c
 end
@@ -26,12 +28,13 @@ local function finish_plain(at, value, stamp)
   if redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1) == 1 then redis.call('HSETNX', KEYS[7], '', WIDE) end
 end
 
--- Takes the next queued task, if there is one and claim `number` was not answered before: its key and record.
+-- Takes the next queued task: its key and record; false where there is none, nil where claim `number` was answered
+-- before.
 local function next_plain(queue, queued, claim, number)
   if claim and string.sub(claim, 1, 14) >= number then return nil end
   while true do
     local key = redis.call('LPOP', queue)
-    if not key then return nil end
+    if not key then return false end
     local value = redis.call('HGET', queued, key)
     -- None: it was cancelled.
     if value then return key, value end
