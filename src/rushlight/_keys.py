@@ -18,8 +18,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "hash",
         (
             "epoch, which begins with the format; drain flag, `watch` deadline, which `ends` is too "
-            "while all wait for ends of tasks alone, `line` once more than the plain queue is in use, `wide`, "
-            "by which fields are found at once, a counter of places; "
+            "while all wait for ends of tasks alone, `line` once more than the plain queue is in use, "
+            "`wide`, by which fields are found at once, a counter of places; "
             "per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
             "collector has handed out, when it was last heard, its process; where collected results are not "

@@ -6,7 +6,6 @@ import _thread
 import asyncio
 import concurrent.futures
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def square(x: int) -> int:
 def after(path: str, x: int) -> int:
     """A call that ends once this file is there."""
     while not Path(path).exists():
-        time.sleep(0.005)
+        threading.Event().wait(0.005)
     return x
 
 
