@@ -362,11 +362,11 @@ class Controller(Kin, concurrent.futures.Executor):
 
     # --- for the parts ----------------------------------------------------------------------------
 
-    def _cancel_call(self, key: str) -> bool:
+    def _cancel_calls(self, keys: Sequence[str]) -> Sequence[str]:
         if self._closed:
-            return False
+            return ()
         self._sender.flush()
-        return bool(self._rush._store.drop(CANCELLED, [key]))
+        return self._rush._store.drop(CANCELLED, keys)
 
     def _is_running(self, key: str) -> bool:
         if self._closed:

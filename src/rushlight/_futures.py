@@ -10,14 +10,16 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ._names import new_key
 from ._store_calls import Leaving
 
+#: Calls that are taken back in one go.
+_AT_ONCE: Final = 1000
 #: Guards the making of conditions, and the end of futures that have none.
 _birth = threading.Lock()
 
@@ -33,8 +35,8 @@ os.register_at_fork(after_in_child=_bear_anew)
 class Owner(Protocol):
     """What a future asks of the controller that made it."""
 
-    def _cancel_call(self, key: str) -> bool:
-        """Takes a call back, queued or running; True where it had not ended."""
+    def _cancel_calls(self, keys: Sequence[str]) -> Sequence[str]:
+        """Takes calls back, queued or running; those that had not ended."""
 
     def _is_running(self, key: str) -> bool:
         """True while a worker is at the call."""
@@ -49,8 +51,8 @@ class Owner(Protocol):
 class _Nobody:
     """The owner of futures in a forked process."""
 
-    def _cancel_call(self, _key: str) -> bool:
-        return False
+    def _cancel_calls(self, _keys: Sequence[str]) -> Sequence[str]:
+        return ()
 
     def _is_running(self, _key: str) -> bool:
         return False
@@ -119,7 +121,7 @@ class CallFuture(Future[Any]):
         """Takes the call back; True where it will not, or not any more, be made."""
         if self.done():
             return self.cancelled()
-        if not self._owner._cancel_call(self.name):
+        if not self._owner._cancel_calls([self.name]):
             return self.cancelled()
         self._end_cancelled()
         return True
@@ -206,6 +208,21 @@ class CallFuture(Future[Any]):
             with self._condition:
                 if self._state != CANCELLED_AND_NOTIFIED:
                     self.set_running_or_notify_cancel()
+
+
+def cancel_all(futures: Iterable[Future[Any]]) -> None:
+    """``cancel`` for each; those of one controller a thousand at a time."""
+    by_owner: dict[int, list[CallFuture]] = {}
+    for future in futures:
+        if not isinstance(future, CallFuture):
+            future.cancel()
+        elif not future.done():
+            by_owner.setdefault(id(future._owner), []).append(future)
+    for ours in by_owner.values():
+        for at in range(0, len(ours), _AT_ONCE):
+            named = {future.name: future for future in ours[at : at + _AT_ONCE]}
+            for key in ours[0]._owner._cancel_calls(list(named)):
+                named[key]._end_cancelled()
 
 
 class Register:

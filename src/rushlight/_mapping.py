@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
+from ._futures import cancel_all
 from .errors import ConfigError
 
 Progress = Callable[[int, int], object]
@@ -52,8 +53,8 @@ def _values(
     finally:
         if report is not None:
             report(-1, total)
-        while left:
-            left.pop().cancel()
+        cancel_all(reversed(left))
+        left.clear()
 
 
 def _outcome(future: Future[Any], deadline: float | None, error: str) -> tuple[Any, BaseException | None]:

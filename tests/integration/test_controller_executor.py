@@ -108,6 +108,23 @@ def test_map_raises_where_the_call_failed(executor: Controller) -> None:
         next(values)
 
 
+def test_what_a_map_does_not_want_any_more_is_taken_back_together(executor: Controller) -> None:
+    """A map of many items that fails is over at once: not with a round trip for each item that is left."""
+
+    def fail_first(i: int) -> None:
+        if i == 0:
+            raise ValueError("first")
+        threading.Event().wait(0.05)
+
+    link = executor._rush._store.link
+    values = executor.map(fail_first, range(2500))
+    before = link.trips
+    with pytest.raises(ValueError, match="first"):
+        next(values)
+    assert link.trips - before < 500
+    assert executor.wait(timeout=PATIENCE)
+
+
 def test_map_times_out(executor: Controller) -> None:
     """``timeout`` counts from the call of ``map``; values that came before are there."""
     values = executor.map(time.sleep, [0, 0, 600], timeout=1)
