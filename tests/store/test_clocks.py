@@ -77,6 +77,15 @@ def test_a_jump_back_ends_nothing(ground: Ground, clocked: ChaosServer) -> None:
     assert [] == ground.store.reap()
 
 
+def test_a_turn_does_not_outlast_a_jump_back(ground: Ground, clocked: ChaosServer) -> None:
+    """Controllers do not wait a day for one that was killed in its turn."""
+    assert ground.store.lead("of one that is killed", 30.0)
+    assert not ground.store.lead("another", 5.0)
+    turn(ground, clocked, -DAY)
+    assert ground.store.lead("another", 5.0)
+    assert not ground.store.lead("a third", 5.0)
+
+
 def test_a_participant_whose_clock_is_wrong_harms_nothing(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,13 @@ if refused then return refused end
 local now = clock()
 if c[2] then
   local held = cmsgpack.unpack(c[2])
-  if held[1] ~= ARGV[2] and held[2] > now then return {'ok', 0} end
+  -- One that has more time left than it asked for is of before the clock was turned back.
+  local left = held[2] - now
+  if held[1] ~= ARGV[2] and left > 0 and left <= held[3] then return {'ok', 0} end
 end
 if ARGV[3] == '0' then
   redis.call('HDEL', KEYS[1], 'lead')
 else
-  redis.call('HSET', KEYS[1], 'lead', cmsgpack.pack({ARGV[2], now + tonumber(ARGV[3])}))
+  redis.call('HSET', KEYS[1], 'lead', cmsgpack.pack({ARGV[2], now + tonumber(ARGV[3]), tonumber(ARGV[3])}))
 end
 return {'ok', 1}
