@@ -57,6 +57,7 @@ CONDITION: tuple[Column, ...] = ((5, "condition"), (5, "condition_type"), (5, "t
 #: Where the xs, ys, xs_extra and ys_extra stand in a row, in the order of a table.
 SIDES = (4, 10, 5, 11)
 SUFFIXES = ("_xs", "_ys", "_xs_extra", "_ys_extra")
+_STATES = {state: str(state) for state in TaskState}
 _CONDITION_FIELDS = ("message", "type", "traceback")
 #: Beyond this many rows the garbage collector would only walk what cannot be garbage.
 _GC_ROWS = 1000
@@ -231,10 +232,10 @@ def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
 
 def stated_block(rows: Sequence[StatedRow]) -> Block:
     """Rows of several states as a block that also has their states and conditions."""
-    block = block_of([stated.row for stated in rows])
-    block.cells[STATE] = [str(stated.state) for stated in rows]
+    states, decoded, conditions = zip(*rows, strict=True)
+    block = block_of(decoded)
+    block.cells[STATE] = list(map(_STATES.__getitem__, states))
     block.kinds[STATE] = STR
-    conditions = [stated.condition for stated in rows]
     for column, name in zip(CONDITION, _CONDITION_FIELDS, strict=True):
         if any(conditions):
             block.cells[column] = [_text((condition or {}).get(name)) for condition in conditions]

@@ -10,9 +10,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -286,10 +287,14 @@ class TaskReader(Waits, Counting):
 def _stated(view: View) -> list[StatedRow]:
     """The rows of a view that are not finished, each with its state."""
     return [
-        *map(StatedRow, repeat(TaskState.QUEUED), view.queued),
-        *map(StatedRow, repeat(TaskState.RUNNING), view.running),
+        *map(_make, zip(repeat(TaskState.QUEUED), view.queued, repeat(None))),
+        *map(_make, zip(repeat(TaskState.RUNNING), view.running, repeat(None))),
         *map(StatedRow, repeat(TaskState.FAILED), view.failed, view.conditions),
     ]
+
+
+#: ``StatedRow`` of its three parts, without a call of Python's.
+_make: Callable[[tuple[Any, ...]], StatedRow] = partial(tuple.__new__, StatedRow)
 
 
 _readers: weakref.WeakSet[TaskReader] = weakref.WeakSet()

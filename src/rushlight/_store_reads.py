@@ -19,8 +19,6 @@ from ._wire import command
 #: What a finished record has behind the others: when, results, their extras.
 _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
-#: When it started, then its number.
-_by_start = itemgetter(8, 7)
 _LETTERS = {"q": TaskState.QUEUED, "r": TaskState.RUNNING, "f": TaskState.FINISHED, "x": TaskState.FAILED}
 
 
@@ -75,7 +73,7 @@ class ReadVerbs(FinishedReads):
             queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:]))
             if TaskState.QUEUED in found
             else [],
-            running=sorted(self.running_rows(found.get(TaskState.RUNNING, [])), key=_by_start),
+            running=_by_start(self.running_rows(found.get(TaskState.RUNNING, []))),
             finished=found.get(TaskState.FINISHED, []),
             cursor=cursor,
             n_finished=parts[len(wanted)] if TaskState.FINISHED in found else 0,
@@ -190,6 +188,13 @@ class ReadVerbs(FinishedReads):
         parts = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", self.keys["events"], after)
         with self.waiting_link() as link:
             return link.call(command(*parts), wait=seconds) is not None
+
+
+def _by_start(rows: Rows) -> Rows:
+    """By when they started, then by their numbers: two sorts by a number cost less than one by both."""
+    rows.sort(key=itemgetter(7))
+    rows.sort(key=itemgetter(8))
+    return rows
 
 
 def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:

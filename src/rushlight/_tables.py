@@ -337,15 +337,16 @@ class FinishedTable:
 
     def _constant(self, value: Any, kind: Kind, name: str, lengths: Sequence[int]) -> pl.Series:
         """A column of one value, cut from a longer one that is kept: as cheap for many rows as for few."""
-        import polars as pl
-
         if kind.family == "object":
             return to_series(name, [value] * sum(lengths), kind)
         known = self._constants.get((value, kind))
         if known is None or len(known) < max(lengths):
             known = to_series("", [value], kind).new_from_index(0, 2 * max(lengths))
             self._constants[value, kind] = known
-        return pl.concat([known.head(n) for n in lengths], rechunk=False).alias(name)
+        made = known.head(lengths[0]).alias(name)
+        for n in lengths[1:]:
+            made.append(known.head(n))
+        return made
 
 
 def _mixed(schema: Schema, blocks: Sequence[Block], conditions: bool, *, state: bool = True) -> Schema:
