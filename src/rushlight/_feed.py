@@ -58,7 +58,8 @@ class Feed:
         self._chores = chores
         self._pass_on = pass_on
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        #: Wake those who wait for ends, and the background. Each costs what a whole call does in Python.
+        self._changed, self._wanted = (threading.Condition(self._lock) for _ in range(2))
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -110,7 +111,7 @@ class Feed:
         if self._thread is None:
             self._start()
         elif not self._reading and self._needed():
-            self._changed.notify_all()
+            self._wanted.notify()
 
     def word(self) -> str:
         """How far this has read, for those who remove what was collected: results that its futures wait for
@@ -142,14 +143,14 @@ class Feed:
         if not self._heeded:
             with self._changed:
                 self._heeded = True
-                self._changed.notify_all()
+                self._wanted.notify()
 
     def nudge(self) -> None:
         """There may be chores."""
         with self._changed:
             if self._thread is None:
                 self._start()
-            self._changed.notify_all()
+            self._wanted.notify()
 
     def forget(self, key: str, seq: int | None = None) -> None:
         """A call that was not sent, or whose end was told by other means."""
@@ -171,7 +172,7 @@ class Feed:
             if self._thread is None:
                 self._start()
             self._watchers += 1
-            self._changed.notify_all()
+            self._wanted.notify()
             try:
                 if count is None or count == self.ended_count:
                     self._changed.wait(timeout)
@@ -187,7 +188,7 @@ class Feed:
                 self._start()
             self._watchers += 1
             self._listeners.append(listener)
-            self._changed.notify_all()
+            self._wanted.notify()
         try:
             yield
         finally:
@@ -211,6 +212,7 @@ class Feed:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._wanted.notify()
             thread, leading = self._thread, self._leading
         self._token.cancel()
         if leading is not None:
@@ -249,7 +251,7 @@ class Feed:
                 with self._changed:
                     self._leading = None
                     if self._needed():
-                        self._changed.notify_all()
+                        self._wanted.notify()
 
     def _read_on(self, deadline: float | None) -> bool:
         """One turn of who wants a result: for ends that concern nobody else. False where it is to stop."""
@@ -278,7 +280,7 @@ class Feed:
             with self._changed:
                 while not (self._needed() or self._closed):
                     self._reading = False
-                    if not self._changed.wait(_CHORES):
+                    if not self._wanted.wait(_CHORES):
                         # Nobody has asked for what is out, and may all the same look whether it is there.
                         self._heeded = self._leading is None and self._under_way() > 0
                         if self._chores.due():

@@ -55,7 +55,8 @@ class Sender:
         self._on_failure = on_failure
         self._sending = sending
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        #: Wake those who wait until calls have gone, and the thread that sends them.
+        self._changed, self._filled = (threading.Condition(self._lock) for _ in range(2))
         self._waiting: deque[Outgoing] = deque()
         self._bytes = 0
         self._busy = False
@@ -82,6 +83,8 @@ class Sender:
                 self._busy = False
                 self._last = time.monotonic()
                 self._changed.notify_all()
+                if self._waiting:
+                    self._filled.notify()
 
     def _put(self, call: Outgoing) -> None:
         while len(self._waiting) >= _MOST_CALLS or self._bytes >= _MOST_BYTES:
@@ -92,7 +95,7 @@ class Sender:
             self._thread = threading.Thread(target=self._run, name="rushlight-sender", daemon=True)
             self._thread.start()
         elif len(self._waiting) == 1:
-            self._changed.notify_all()
+            self._filled.notify()
 
     def flush(self) -> None:
         """Returns once all that was given before has been sent."""
@@ -108,7 +111,7 @@ class Sender:
         self.flush()
         with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._filled.notify()
             thread = self._thread
         if thread is not None:
             thread.join()
@@ -118,7 +121,7 @@ class Sender:
         while True:
             with self._lock:
                 while (not self._waiting or self._busy) and not self._closed:
-                    self._changed.wait()
+                    self._filled.wait()
                 if not self._waiting:
                     return
                 batch: list[Outgoing] = []
