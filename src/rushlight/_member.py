@@ -65,6 +65,7 @@ class Member(Life):
         #: Whether a task was taken since the last wait that could have brought one with it, and whether the
         #: queue was empty behind the last one that was taken.
         self._warm = self._dry = False
+        self._bells: dict[tuple[float, bool], bytes] = {}
         self._due = math.inf
 
     def begin(self, batch: Encoded) -> None:
@@ -228,24 +229,24 @@ class Member(Life):
     def finish_and_wait(self, verdict: Verdict, seconds: float) -> tuple[bool, list[bytes]]:
         """``settle_and_claim`` of a plain result where none is likely to be queued: brings the next task when
         it comes, in one trip, or nothing after so many seconds."""
-        member = self._arguments()
-        number = self._next_number()
-        finish = (self._stems or self._make_stems()).finish(verdict.key.encode(), verdict.payload)
-        claiming = self._claiming(1, number, woken=True)
+        stems, number = self._stems or self._make_stems(), self._next_number()
+        finish = stems.finish(verdict.key.encode(), verdict.payload)
+        claim = stems.claim(number, woken=True)
+        try:
+            _, _, reply = self._wait_behind(finish, claim, 3, min(seconds, _SOON), _expect_plain)
+        except _Otherwise as other:
+            # What there is to be said of it is to be said at once. The claim may have been made.
+            return self._settle_otherwise(verdict, other.reply), self._claim(1, woken=True)
+        return True, self._brought(1, reply, number)
 
-        def settling(member: MemberArgs) -> list[bytes]:
+    def _settle_otherwise(self, verdict: Verdict, reply: Any) -> bool:
+        def pack(member: MemberArgs) -> list[bytes]:
             return [self.store.scripts.settle(member, *self._told_of(verdict))]
 
         try:
-            _, _, reply = self._wait_behind(finish, claiming(member), 3, min(seconds, _SOON), _expect_plain)
-        except _Otherwise as other:
-            # What there is to be said of it is to be said at once. The claim may have been made.
-            try:
-                decided = verdicts_of(self._write(settling, other.reply))[0]
-            except WorkerLost:
-                return False, []
-            return decided, self._claim(1, woken=True)
-        return True, self._brought(1, claiming, reply, number)
+            return verdicts_of(self._write(pack, reply))[0]
+        except WorkerLost:
+            return False
 
     def claim(self, n: int, timeout: float) -> list[bytes]:
         """Takes up to n queued tasks, waiting up to ``timeout`` for the first; the running records.
@@ -338,14 +339,14 @@ class Member(Life):
     def _wait_and_claim(self, n: int, seconds: float) -> list[bytes]:
         """The same, and what is there to be taken then, in one trip."""
         number = self._next_number()
-        claiming = self._claiming(n, number, woken=True)
-        _, reply = self._wait_behind(b"", claiming(self._arguments()), 2, seconds)
-        return self._brought(n, claiming, reply, number)
+        claim = b"".join(self._claiming(n, number, woken=True)(self._arguments()))
+        _, reply = self._wait_behind(b"", claim, 2, seconds)
+        return self._brought(n, reply, number)
 
     def _wait_behind(
         self,
         ahead: bytes,
-        behind: list[bytes],
+        claim: bytes,
         n: int,
         seconds: float,
         first: Callable[[Any], object] | None = None,
@@ -353,15 +354,18 @@ class Member(Life):
         """Waits for the bell with commands ahead of it and behind it: the server answers a wait and what is
         asked behind it together."""
         self._queue_empty = self._warm = False
-        claim = b"".join(behind)
-        ask, instead = (ahead + self._bell(s) + claim for s in (max(seconds, _LEAST), _LEAST))
+        ask, instead = ahead + self._bell(max(seconds, _LEAST)) + claim, ahead + self._bell(_LEAST) + claim
         with self.store.waiting_link() as link:
             return link.call_many(ask, n, wait=seconds, instead=instead, first=first)
 
-    def _brought(self, n: int, claiming: Pack, reply: Any, number: int) -> list[bytes]:
+    def _brought(self, n: int, reply: Any, number: int) -> list[bytes]:
         """The records of a claim that followed a wait."""
         try:
-            values = self._claimed(n, self._write(claiming, reply), number)
+            if type(reply) is list:
+                reply = self._write(self._claiming(n, number, woken=True), reply)
+            else:
+                self._heard(reply)
+            values = self._claimed(n, reply, number)
         except WorkerLost:
             return []
         # The last one of the queue comes without a word about the rest.
@@ -370,11 +374,16 @@ class Member(Life):
 
     def _bell(self, seconds: float) -> bytes:
         """The wait for the queue's bell, or this worker's. Whoever's connection broke looks at once."""
-        keys = self.store.keys
-        own = keys.bell(self.card.worker_id)
-        # The bell of a queue that has drained rings on and on, for everybody to leave.
-        bells = (own,) if self._drain_heard else (keys["bell"], own)
-        return command("BLPOP", *bells, f"{seconds:.3f}")
+        packed = self._bells.get((seconds, self._drain_heard))
+        if packed is None:
+            keys = self.store.keys
+            own = keys.bell(self.card.worker_id)
+            # The bell of a queue that has drained rings on and on, for everybody to leave.
+            bells = (own,) if self._drain_heard else (keys["bell"], own)
+            packed = command("BLPOP", *bells, f"{seconds:.3f}")
+            if seconds in (_SOON, _LEAST):
+                self._bells[seconds, self._drain_heard] = packed
+        return packed
 
     def _told_of(self, verdict: Verdict) -> tuple[str, bytes, str, bytes]:
         who = self._first if verdict.attempt == 1 else packed_worker(self.card.worker_id, verdict.attempt)

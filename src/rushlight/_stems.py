@@ -12,7 +12,7 @@ class Stems:
     """The calls of one life of a worker under one epoch; ``worker`` is its packed id, ``first`` the same with
     the attempt 1, of which alone these calls tell."""
 
-    __slots__ = ("_begin", "_claim", "_finish", "_finish_claim", "_step")
+    __slots__ = ("_begin", "_claim", "_claim_woken", "_finish", "_finish_claim", "_step")
 
     def __init__(self, scripts: Scripts, member: MemberArgs, worker: bytes, first: bytes) -> None:
         def stem(name: str, more: int, *args: str | bytes | int) -> bytes:
@@ -21,7 +21,7 @@ class Stems:
         self._begin = stem("begin", 2, first)
         self._finish = stem(variant("settle", member), 2, "f", first)
         self._step = stem(variant("step", member), 4, first, "f", first)
-        self._claim = stem(variant("claim", member), 1, worker, 1, 0)
+        self._claim, self._claim_woken = (stem(variant("claim", member), 1, worker, 1, n) for n in (0, 1))
         self._finish_claim = stem(variant("settle_claim", member), 3, worker, 1, "f", first)
 
     def begin(self, key: bytes, head: bytes) -> bytes:
@@ -39,9 +39,9 @@ class Stems:
             *(len(new), new, len(head), head),
         )
 
-    def claim(self, number: int) -> bytes:
+    def claim(self, number: int, *, woken: bool = False) -> bytes:
         """Takes the next."""
-        return b"%b$14\r\n%014x\r\n" % (self._claim, number)
+        return b"%b$14\r\n%014x\r\n" % (self._claim_woken if woken else self._claim, number)
 
     def finish_claim(self, key: bytes, payload: bytes, number: int) -> bytes:
         """Finishes one and takes the next."""

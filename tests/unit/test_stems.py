@@ -29,5 +29,6 @@ def test_stems_pack_the_same_bytes(
     assert scripts.begin(member, FIRST, key, head) == stems.begin(k, head)
     assert scripts.settle(member, *verdict) == stems.finish(k, payload)
     assert scripts.step(member, FIRST, verdict, new, head) == stems.step(k, payload, n, head)
-    assert scripts.claim(member, WORKER, 1, False, number) == stems.claim(number)
+    for woken in (False, True):
+        assert scripts.claim(member, WORKER, 1, woken, number) == stems.claim(number, woken=woken)
     assert scripts.settle_claim(member, WORKER, 1, verdict, number) == stems.finish_claim(k, payload, number)
