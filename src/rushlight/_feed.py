@@ -58,11 +58,11 @@ class Feed:
         self._chores = chores
         self._pass_on = pass_on
         self._lock = threading.Lock()
-        #: Wake those who wait for ends, and the background. Each costs what a whole call does in Python.
+        #: Wake those who wait for ends, and the background.
         self._changed, self._wanted = (threading.Condition(self._lock) for _ in range(2))
         self._token = CancelToken()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._sealed = False
         #: Whether the background thread reads, what ends the wait of another thread that does, and whether
         #: the former is to do it also for a single call.
         self._reading = False
@@ -75,7 +75,6 @@ class Feed:
         #: The server's time when it began, microseconds.
         self.began = 0
         self.out = Outstanding(prefix)
-        self._sealed = False
 
     # --- what is under way ------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class Feed:
             self._tell()
 
     def attach(self) -> None:
-        """Takes the place from which on to read, and counts what is under way. Once, before all else."""
+        """Takes the place from which on to read, and counts what is out. Once, before all else."""
         self._store.write(self._store.scripts.keep_spec)
         place = self._store.place()
         self._epoch, self._finished, self._failures = place.epoch, place.finished, place.failures
