@@ -19,6 +19,7 @@ from ._wire import command
 #: What a finished record has behind the others: when, results, their extras.
 _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
+_FOUND = {False: TaskState.QUEUED, True: TaskState.FINISHED}
 _LETTERS = {"q": TaskState.QUEUED, "r": TaskState.RUNNING, "f": TaskState.FINISHED, "x": TaskState.FAILED}
 
 
@@ -120,6 +121,14 @@ class ReadVerbs(FinishedReads):
         told, letters = self.link.call(self.scripts.look(False, *keys))
         self.heard(told)
         return list(map(_LETTERS.get, letters.decode()))
+
+    def look_for_finished(self, keys: Sequence[str]) -> list[TaskState | None]:
+        """The same where no task has failed, and quicker. Of those that have not finished it says that they
+        are queued, though they may be running, or have failed meanwhile."""
+        if not keys:
+            return []
+        found = self.link.call(command("HMGET", self.keys["index"], *keys))
+        return list(map(_FOUND.get, map(bool, found))) if None not in found else self.look(keys)
 
     def look_up(self, key: str) -> View:
         """One task, in the one state it is in; an empty view for an unknown key. O(1) of the network's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -59,7 +60,9 @@ class Waits:
         limit = _inputs.seconds(timeout, "timeout", none=True)
         deadline = None if limit is None else time.monotonic() + limit
         standing = self._watch(left_of(deadline))
-        states = dict(zip(wanted, self._store.look(wanted), strict=True))
+        # Where none has failed, it is enough to ask which have finished.
+        look = self._store.look if standing.failures else self._store.look_for_finished
+        states = dict(zip(wanted, look(wanted), strict=True))
         unknown = [key for key, state in states.items() if state is None]
         if unknown:
             raise unknown_keys(unknown, self._store.network)
@@ -105,7 +108,8 @@ class Waits:
             found |= dict.fromkeys(states.keys() & failed, TaskState.FAILED)
         if now.finished > before.finished:
             with self._reading:
-                self._look(FINISHED)
+                # Columns are made while others work, and not when their table is asked for.
+                self._look(FINISHED, "polars" if "polars" in sys.modules else "tasks")
                 row, empty = self._finished.holes.row_at(before.finished)
                 finished = self._finished.keys(row)
             removed = removed or empty

@@ -118,6 +118,32 @@ def test_a_worker_can_wait_too(rush: Rush, worker: RushWorker) -> None:
     assert "done" == worker.wait_for_tasks(keys, timeout=5).reason
 
 
+@pytest.mark.parametrize("first", ["nothing", "a failure", "a retry"])
+def test_a_wait_sees_failures_before_and_after_it_began(rush: Rush, worker: RushWorker, first: str) -> None:
+    """Whether any task of the network had failed by then, and whatever became of it since."""
+    keys = rush.push_tasks([{"x": i} for i in range(4)], max_retries=1)
+    assert 4 == len(worker.pop_tasks(4))
+    if first != "nothing":
+        (other,) = rush.push_failed_tasks([{"x": 9}])
+        keys = [*keys, other]
+        if first == "a retry":
+            rush.retry_tasks([other], ignore_max_retries=True)
+            assert worker.pop_task() is not None
+    worker.finish_task(keys[0], {"y": 1})
+    waiting = Background(rush.wait_for_tasks, keys, 60)
+    rush.cancel_tasks(keys[1:3])
+    worker.finish_tasks(
+        keys[3:] if first == "a retry" else keys[3:4], [{"y": 1}] * (2 if first == "a retry" else 1)
+    )
+    result = waiting.result(60)
+    failed = [*keys[1:3], *(keys[4:] if first == "a failure" else [])]
+    assert (failed, [key for key in keys if key not in failed], []) == (
+        result.failed,
+        result.done,
+        result.pending,
+    )
+
+
 def test_a_wait_for_many_looks_seldom(
     rush: Rush, worker: RushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -525,6 +525,7 @@ READS: tuple[Row, ...] = (
     Row("Store.finished_view", lambda s: len(s.store.finished_view(0).finished)),
     Row("Store.next_finished_view", lambda s: len(_next_view(s).finished)),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
+    Row("Store.look_for_finished", lambda s: s.store.look_for_finished(["q1", "r1", "d1"])),
     Row("Store.look_up", lambda s: s.store.look_up("x1").conditions),
     Row("Store.failures", lambda s: s.store.failures(0)[1]),
     Row("Store.failed_by_key", lambda s: s.store.failed_by_key(["x1", "q1"])[1]),
