@@ -112,7 +112,8 @@ def plan(demand: Demand, supply: Supply, limits: ScaleLimits, now: float) -> Pla
         (worker for worker in staying if _has_idled(worker, limits, now)),
         key=lambda worker: worker.idle_since or 0.0,
     )
-    drain = tuple(worker.worker_id for worker in idle[: there - wanted - len(cancel)])
+    # One that is there is worth more than one that may come.
+    drain = tuple(worker.worker_id for worker in idle[: max(0, len(staying) - wanted)])
     return Plan(cancel=cancel, drain=drain, failed=failed)
 
 

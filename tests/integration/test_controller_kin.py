@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,6 +133,28 @@ def test_a_call_asks_for_more_each_time(network: str) -> None:
         with pytest.raises(ConfigError, match="colour"):
             controller.options(resources={"colour": "red"})
     for name in networks:
+        with Rush(name) as rush:
+            rush.reset()
+
+
+@pytest.mark.slow
+def test_a_call_that_needs_more_memory_gets_it(network: str) -> None:
+    """One that is killed for what it holds goes on where it may hold more."""
+
+    def hold() -> int:
+        held = []
+        for _ in range(60):
+            held.append(bytearray(4 << 20))
+            threading.Event().wait(0.005)
+        return sum(map(len, held)) >> 20
+
+    with Controller(network, max_workers=1) as controller:
+        sizes = [{"max_memory": most << 20, "max_crashes": 0} for most in (128, 1024)]
+        assert 240 == controller.options(resources=sizes, name="large").submit(hold).result(PATIENCE)
+        names = [one.network for one in controller._family()]
+        (result,) = controller.collect()
+        assert ("large", "success", names[-1]) == (result.name, result.status, result.controller)
+    for name in names:
         with Rush(name) as rush:
             rush.reset()
 

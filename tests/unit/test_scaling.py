@@ -90,6 +90,7 @@ def running(name: str, age: float = 1) -> LaunchFact:
             Supply([idle(A, 11), idle(B, 12), C]),
             Plan(drain=("b",)),
         ),
+        ("not for one that may come", Demand(1), Supply([idle(A, 99)], [running("r")]), Plan()),
         ("never one at work", Demand(), Supply([A]), Plan()),
         ("never a foreign one", Demand(), Supply([replace(idle(A, 99), ours=False)]), Plan()),
         ("nor one that another keeps", Demand(), Supply([replace(idle(A, 99), kept=True)]), Plan()),
