@@ -14,8 +14,9 @@ CHUNK = 1 << 16
 #: Seconds an adaptive wait looks before it sleeps: long enough for a near server that has to be woken itself,
 #: and has cold caches then.
 _LOOKING = 150e-6
-#: Waits that are slept through after one that was looked for in vain: at first, and at most.
-_REST, _MOST_REST = 64, 4096
+#: Waits that are slept through after one that was looked for in vain: at first, at most, and what each look
+#: that paid leaves of them. So one in a thousand in vain costs little, and one in fifty nearly ends looking.
+_REST, _MOST_REST, _EASE = 16.0, 4096.0, 0.995
 
 
 def set_timeout(sock: Any, seconds: float) -> None:
@@ -56,10 +57,10 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
                 if clock() > end:
                     break
                 let_others_run()
-        if clock() <= end:
-            rest = max(_REST, rest - rest // 64)
-        else:
-            asleep, rest = rest, min(2 * rest, _MOST_REST)
+        if clock() > end:
+            asleep, rest = int(rest), min(2 * rest, _MOST_REST)
+        elif rest > _REST:
+            rest = max(_REST, _EASE * rest)
         return receive(CHUNK) if data is None else data
 
     return look

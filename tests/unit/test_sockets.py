@@ -93,16 +93,31 @@ def test_looking_in_vain_becomes_rare(
     server = Server(pair[1], monkeypatch)
     receive = adaptive(pair[0])
     rests = []
-    for _ in range(9):
+    for _ in range(10):
         assert 74 <= looked(server, receive, 153)
         rests.append(asleep(server, receive))
     # Each is twice the one before, less what the look behind that was worth.
-    assert [64, 126, 249, 491] == rests[:4]
-    assert 3000 < rests[-1] <= 4096
-    for _ in range(300):
+    assert [16, 31, 63, 126, 250] == rests[:5]
+    assert 4000 < rests[-1] <= 4096
+    for _ in range(1200):
         assert 7 == looked(server, receive, 15)
     looked(server, receive, 153)
-    assert 64 == asleep(server, receive)
+    assert 16 == asleep(server, receive)
+
+
+def test_what_is_rarely_in_vain_goes_on(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look in a thousand in vain costs sixteen waits each; one in fifty ends in hardly any looks."""
+    server = Server(pair[1], monkeypatch)
+    receive = adaptive(pair[0])
+    for every, rest in ((1000, range(16, 17)), (50, range(500, 4097))):
+        for _ in range(12):
+            for _ in range(every):
+                looked(server, receive, 15)
+            looked(server, receive, 153)
+            found = asleep(server, receive)
+        assert found in rest
 
 
 def test_whoever_wants_the_core_is_left_alone(
@@ -113,7 +128,7 @@ def test_whoever_wants_the_core_is_left_alone(
     receive = adaptive(pair[0])
     server.turn = 3000.0
     assert 1 == looked(server, receive, 15)
-    assert 64 == asleep(server, receive)
+    assert 16 == asleep(server, receive)
 
 
 def test_an_end_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
