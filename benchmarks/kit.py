@@ -216,7 +216,7 @@ class Server:
         command = [find_binary(), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--unixsocket", self.path, "--dir", str(folder), "--logfile", str(folder / "log")]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
-        command += ["--maxmemory-policy", "noeviction", *options]
+        command += ["--maxmemory-policy", "noeviction", "--hash-max-ziplist-entries", "64", *options]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -116,6 +116,8 @@ def one_state(state: object) -> TaskState:
 
 def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0) -> float | None:
     """A number of seconds; None only where it means something."""
+    if type(value) is float and least <= value < math.inf:
+        return value
     if value is None and none:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < least:

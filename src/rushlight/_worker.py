@@ -207,6 +207,9 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
     def _finishing(self, key: str, ys: Fields, ys_extra: Fields | None) -> tuple[Verdict, dict[str, bytes]]:
         plain = self._store.codec.encode_plain(ys) if ys_extra is None else None
         if plain is not None:
+            attempt = self._held.get(key) if type(key) is str else None
+            if attempt is not None:
+                return Verdict(key, attempt, "f", plain + NIL), {}
             return self._verdict(_inputs.one_key(key), "f", plain + NIL), {}
         spilled: dict[str, bytes] = {}
         extra = None if ys_extra is None else _inputs.one_task(ys_extra, "ys_extra")
@@ -254,8 +257,11 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
     def pop_task(self, timeout: float = 1.0) -> Task | None:
         """Takes the next queued task and marks it running here, waiting up to ``timeout`` seconds for one
         (woken by the push); None when none came, or when this worker is to leave."""
-        tasks = self.pop_tasks(1, timeout)
-        return tasks[0] if tasks else None
+        limit = _inputs.seconds(timeout, "timeout", none=True)
+        while values := self._member.claim(1, float("inf") if limit is None else limit):
+            if tasks := self._taken(values):
+                return tasks[0]
+        return None
 
     def pop_tasks(self, n: int, timeout: float = 1.0) -> list[Task]:
         """Takes up to n queued tasks, as many as there are, waiting only for the first."""

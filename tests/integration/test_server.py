@@ -155,6 +155,7 @@ def test_server_is_private_and_durable(home: Path) -> None:
         "save": "",
         "maxmemory-policy": "noeviction",
         "aof-load-truncated": "yes",
+        "hash-max-listpack-entries": "64",
         "dir": str(home / DATA),
     }
     assert expected == {name: settings[name] for name in expected}
