@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import struct
 import threading
 from collections.abc import Callable
+from socket import SO_RCVTIMEO, SOL_SOCKET
 
 import pytest
 
@@ -15,7 +17,7 @@ from harness import Background, Server, ended, run_python, wait_until
 from rushlight import Rush, RushWorker
 from rushlight._connect import StoreConfig
 from rushlight._store import Store
-from rushlight._wire import Link
+from rushlight._wire import Link, command
 from rushlight.errors import StoreError, StoreUnavailable, UnknownKey
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -526,3 +528,22 @@ def test_a_config_shows_no_secret() -> None:
     """Neither password nor secret is in its text."""
     config = StoreConfig.find("redis://user:hidden-word@host:1/0", "hidden-secret")
     assert "hidden" not in repr(config) + config.address
+
+
+def test_patience_for_a_wait_ends_with_it(ground: Ground) -> None:
+    """A connection that has waited on purpose gives an ordinary call no more time than any other does."""
+
+    def allowed() -> float:
+        """Seconds an answer may take now."""
+        seconds, microseconds = struct.unpack("ll", link._socket.getsockopt(SOL_SOCKET, SO_RCVTIMEO, 16))
+        return float(seconds + microseconds / 1e6)
+
+    link = Link(StoreConfig.find(ground.url, timeout=7.0))
+    blocking, ping = command("BLPOP", ground.key("bell"), "0.010"), command("PING")
+    for ordinary in (lambda: link.call(ping), lambda: link.post(ping, 1)):
+        assert link.call(blocking, wait=5.0) is None
+        assert 12 == round(allowed())
+        ordinary()
+        link.await_posts()
+        assert 7 == round(allowed())
+    link.close()
