@@ -221,6 +221,8 @@ class Account:
     finished: list[list[Any]] = field(default_factory=list)
     #: Where each of them is: what was removed has left an empty place.
     places: list[int] = field(default_factory=list)
+    #: Places cut off from the front.
+    base: int = 0
     removed: int = 0
     failed: dict[str, list[Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -239,7 +241,7 @@ class Account:
         assert len(found) == total, f"in two places: {groups}"
         assert found.keys() == self.index.keys()
         for at, row in zip(self.places, self.finished, strict=True):
-            assert str(at) == self.index[row[3]]
+            assert str(self.base + at) == self.index[row[3]]
         assert all(at == "" for key, at in self.index.items() if found[key] != "finished")
         self._check_records()
         return found
@@ -270,7 +272,8 @@ def account(client: redis.Redis, network: str) -> Account:
     for name in ("ranked", "private", "delayed"):
         pipe.zrange(f"rl:{{{network}}}:{name}", 0, -1)
     pipe.hkeys(f"rl:{{{network}}}:waiting")
-    queued, queue, running, finished, failed, failures, index, *others = pipe.execute()
+    pipe.hget(f"rl:{{{network}}}:control", "base")
+    queued, queue, running, finished, failed, failures, index, *others, base = pipe.execute()
     ranked, private, delayed, waiting = ([entry.decode() for entry in found] for found in others)
     # A ranked entry stands behind its place, fourteen digits long; a private one also behind its worker.
     entries = [entry[14:] for entry in ranked] + [entry.partition("\0")[2][14:] for entry in private]
@@ -282,7 +285,8 @@ def account(client: redis.Redis, network: str) -> Account:
         running={key.decode(): decode(b"\x99" + value) for key, value in running.items()},
         finished=[decode(value) for value in finished if value],
         places=[place for place, value in enumerate(finished) if value],
-        removed=len(finished) - len(list(filter(None, finished))),
+        base=int(base or 0),
+        removed=int(base or 0) + len(finished) - len(list(filter(None, finished))),
         failed={key.decode(): decode(b"\x9c" + value) for key, value in failed.items()},
         failures=[key.decode() for key in failures],
         index={key.decode(): at.decode() for key, at in index.items()},

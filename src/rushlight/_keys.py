@@ -23,8 +23,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
             "per worker `w:<id>` its status letter and token, `r:<id>` that it has been "
             "running, `u:<id>` that it leaves to change its loop, `c:<id>` its last claim; `k:<id>` what a "
             "collector has handed out, when it was last heard, its process; where collected results are not "
-            "kept, `gone` tasks removed so far, `blank` places they have left in `finished`, `swept` the "
-            "first place that is not, per controller `s:<id>` the number of its last push; "
+            "kept, `gone` tasks removed so far, `blank` empty places in `finished`, `base` places cut "
+            "from its front (then `line` has it, too), per controller `s:<id>` the number of its last push; "
             "`lead` whose turn it is to change the number of workers, and until when"
         ),
     ),

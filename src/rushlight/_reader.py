@@ -159,6 +159,8 @@ class TaskReader(Waits, Counting):
                 self._stream_ready.clear()
                 if at:
                     continue
+            # Who comes to where places were cut off goes on behind them.
+            self._finished.holes.skip(len(self._finished), max(0, view.cursor - self._places))
             if not view.finished:
                 return view
             with suppress(Restarted):

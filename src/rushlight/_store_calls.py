@@ -130,25 +130,27 @@ class CallVerbs(ReadVerbs):
         names = ("index", "queued", "running")
         commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
         commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
-        (seconds, micro), (epoch, gone), there, queued, running, finished, failures = self.transaction(
-            ("TIME",), ("HMGET", self.keys["control"], "epoch", "gone"), *commands
+        (seconds, micro), (epoch, gone, base), there, queued, running, finished, failures = self.transaction(
+            ("TIME",), ("HMGET", self.keys["control"], "epoch", "gone", "base"), *commands
         )
+        finished += int(base or 0)
         now = int(seconds) * 1_000_000 + int(micro)
         created = there + int(gone or 0)
         return Place((epoch or b"").decode(), now, created, queued + running, finished, failures)
 
     def since(self, finished: int, failures: int, most: int) -> tuple[str, Ends]:
         """The epoch, and what ended from these places on: up to ``most`` each that finished and failed."""
-        (epoch, swept), rows, keys = self.transaction(
-            ("HMGET", self.keys["control"], "epoch", "swept"),
-            ("LRANGE", self.keys["finished"], finished, finished + most - 1),
+        base = self._base
+        (epoch, cut), rows, keys = self.transaction(
+            ("HMGET", self.keys["control"], "epoch", "base"),
+            self._first(finished, base, most),
             ("LRANGE", self.keys["failures"], failures, failures + most - 1),
         )
         self.heard(epoch)
-        parts = self._ends(finished, rows, failures, keys)
-        # Nothing is left in front of there.
-        parts["next_finished"] = max(parts["next_finished"], int(swept or 0))
-        return self.heard(epoch), Ends(**parts)
+        if int(cut or 0) != base:
+            self._base = int(cut or 0)
+            return self.since(finished, failures, most)
+        return self.heard(epoch), Ends(**self._ends(max(finished, base), rows, failures, keys))
 
     def _ends(self, finished: int, rows: list[bytes], failures: int, keys: list[bytes]) -> dict[str, Any]:
         """The parts of ``Ends``, of what lay in the two lists from these places on."""
@@ -215,11 +217,10 @@ class CallVerbs(ReadVerbs):
         """Up to ``most`` tasks each that finished and failed from these places on, how things stand, and the
         promise that every end is an event for ``promise`` seconds. One trip, two where some failed."""
         watch = self.scripts.watch(int(promise * 1e6), EPOCHS, ends=True)
-        asked = watch + self._since(finished, failures, most)
-        told, rows, keys = self.link.call_many(asked, 3)
+        told, ends, _ = self._ends_behind(watch, finished, failures, most)
         standing = self._standing(told)
         return Ended(
-            **self._ends(finished, rows, failures, keys),
+            **ends,
             epoch=standing.epoch,
             event=standing.event,
             overdue=standing.overdue,
@@ -230,19 +231,32 @@ class CallVerbs(ReadVerbs):
         """The same without the promise, once there is another event than this, or the time is over: the
         server answers a wait and what is asked behind it together."""
         block = ("BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
-        asked = command("XREAD", *block, "STREAMS", self.keys["events"], event)
-        asked += command("HGET", self.keys["control"], "epoch") + self._since(finished, failures, most)
-        if wait > 0:
-            with self.waiting_link() as link:
-                news, epoch, rows, keys = link.call_many(asked, 4, wait=wait)
-        else:
-            news, epoch, rows, keys = self.link.call_many(asked, 4)
+        look = command("XREAD", *block, "STREAMS", self.keys["events"], event)
+        news, ends, epoch = self._ends_behind(look, finished, failures, most, wait)
         if news:
             event = news[0][1][-1][0].decode()
-        return Ended(**self._ends(finished, rows, failures, keys), epoch=self.heard(epoch), event=event)
+        return Ended(**ends, epoch=self.heard(epoch), event=event)
 
-    def _since(self, finished: int, failures: int, most: int) -> bytes:
-        rows = command("LRANGE", self.keys["finished"], finished, finished + most - 1)
+    def _ends_behind(
+        self, look: bytes, finished: int, failures: int, most: int, wait: float = 0.0
+    ) -> tuple[Any, dict[str, Any], bytes | None]:
+        """What a command answers, and behind it what lies in the two lists from these places on, and the
+        epoch. Where places were cut off meanwhile, the lists are read once more."""
+        base, epoch = self._base, command("HMGET", self.keys["control"], "epoch", "base")
+        asked = look + self._since(finished, failures, most, base) + epoch
+        if wait > 0:
+            with self.waiting_link() as link:
+                told, rows, keys, (now, cut) = link.call_many(asked, 4, wait=wait)
+        else:
+            told, rows, keys, (now, cut) = self.link.call_many(asked, 4)
+        while int(cut or 0) != base:
+            base = self._base = int(cut or 0)
+            asked = self._since(finished, failures, most, base) + epoch
+            rows, keys, (now, cut) = self.link.call_many(asked, 3)
+        return told, self._ends(max(finished, base), rows, failures, keys), now
+
+    def _since(self, finished: int, failures: int, most: int, base: int) -> bytes:
+        rows = command(*self._first(finished, base, most))
         return rows + command("LRANGE", self.keys["failures"], failures, failures + most - 1)
 
     def _calls_finished(self, records: list[bytes]) -> Rows:

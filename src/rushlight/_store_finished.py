@@ -35,7 +35,8 @@ class Restarted(Exception):
 @dataclass(frozen=True, slots=True)
 class View:
     """Tasks at one instant. Rows are decoded but for the finished ones: of those it has the first records
-    from ``cursor`` on, and their number (``finished_parts``). ``conditions`` go with ``failed``; of a single
+    from ``cursor`` on, and how far the list goes (``finished_parts``); ``base``: places cut from its front,
+    where no task is left. ``conditions`` go with ``failed``; of a single
     task that was tried again, ``lapse`` is the condition of the attempt before."""
 
     epoch: str
@@ -44,6 +45,7 @@ class View:
     finished: list[bytes] = field(default_factory=list)
     cursor: int = 0
     n_finished: int = 0
+    base: int = 0
     failed: Rows = field(default_factory=list)
     conditions: list[dict[str, Any]] = field(default_factory=list)
     lapse: dict[str, Any] | None = None
@@ -51,32 +53,42 @@ class View:
 
 class FinishedReads(StoreBase):
     """The list of finished tasks only grows, so what was read stays true, and a place in it too. A task that
-    was removed has left an empty place."""
+    was removed has left an empty place; where all in front are empty, they are cut off, and places go on."""
+
+    #: Places that were cut off, as far as this client has heard. Only grows, until a reset.
+    _base = 0
 
     def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0, known: str = "") -> View:
         """A view of the finished tasks alone, from ``cursor`` on; with ``event`` and the epoch ``known`` (see
         ``watch``) once anything has changed since, or the time is over: the server answers a wait and what is
         asked behind it together."""
-        epoch, records_from = command("HGET", self.keys["control"], "epoch"), command(*self._first(cursor))
-        # Between two looks at the epoch, which comes never again, instead of in a transaction.
+        state, base = command("HMGET", self.keys["control"], "epoch", "base"), self._base
+        records_from = command(*self._first(cursor, base))
+        # Between two looks at the epoch, which comes never again, instead of in a transaction. What was cut
+        # off only grows: the same still behind the records, it was the same for them.
         before: bytes | None = b"0"
-        records, after = [], b"1"
+        records, (after, cut) = [], (b"1", base)
         if event:
             milliseconds = max(1, int(seconds * 1000))
             wait = command("XREAD", "BLOCK", milliseconds, "STREAMS", self.keys["events"], event)
             before = known.encode() or None
             with self.waiting_link() as link:
-                _, records, after = link.call_many(wait + records_from + epoch, 3, wait=seconds)
-        while before != after or (records and not before):
-            before, records, after = self.link.call_many(epoch + records_from + epoch, 3)
+                _, records, (after, cut) = link.call_many(wait + records_from + state, 3, wait=seconds)
+        while before != after or (records and not before) or int(cut or 0) != base:
+            if int(cut or 0) != base:
+                base = self._base = int(cut or 0)
+                records_from = command(*self._first(cursor, base))
+            (before, _), records, (after, cut) = self.link.call_many(state + records_from + state, 3)
+        cursor = max(cursor, base)
         n = cursor + len(records)
         if len(records) == FIRST:
-            n = max(n, self.link.call(command("LLEN", self.keys["finished"])))
-        return View(self.heard(before), finished=records, cursor=cursor, n_finished=n)
+            n = max(n, base + self.link.call(command("LLEN", self.keys["finished"])))
+        return View(self.heard(before), finished=records, cursor=cursor, n_finished=n, base=base)
 
-    def _first(self, cursor: int) -> tuple[str, str, int, int]:
-        """The command for the first records of a view."""
-        return "LRANGE", self.keys["finished"], cursor, cursor + FIRST - 1
+    def _first(self, cursor: int, base: int, most: int = 0) -> tuple[str, str, int, int]:
+        """The command for the first records from a place on, where so many places were cut off."""
+        start = max(0, cursor - base)
+        return "LRANGE", self.keys["finished"], start, start + (most or FIRST) - 1
 
     def finished_parts(self, view: View) -> Generator[list[bytes]]:
         """The finished tasks of a view, as records, some at a time.
@@ -89,32 +101,39 @@ class FinishedReads(StoreBase):
         at, end = view.cursor + len(view.finished), view.n_finished
         if at >= end:
             return
-        rows = _rows_of(_PART, view.finished)
+        rows, base = _rows_of(_PART, view.finished), view.base
         with self.waiting_link() as link:
-            self._ask_part(link, at, min(at + rows, end))
+            self._ask_part(link, at - base, min(at + rows, end) - base)
             while at < end:
-                part = self._await_part(link, view.epoch, min(rows, end - at))
+                part, now = self._await_part(link, view.epoch)
+                if now != base:
+                    # What was cut off meanwhile is not there any more, and the others stand elsewhere.
+                    base, part = now, [b""] * max(0, min(now, end) - at)
+                elif len(part) != min(rows, end - at):
+                    raise Restarted
+                else:
+                    rows = _rows_of(_PART, part)
                 at += len(part)
-                rows = _rows_of(_PART, part)
                 if at < end:
-                    self._ask_part(link, at, min(at + rows, end))
-                yield from _slices(part)
+                    self._ask_part(link, at - base, min(at + rows, end) - base)
+                if part:
+                    yield from _slices(part)
 
     def _ask_part(self, link: Link, start: int, stop: int) -> None:
         # The epoch comes second: the same still, it was the same when the records were read.
         records = command("LRANGE", self.keys["finished"], start, stop - 1)
-        link.post(records + command("HGET", self.keys["control"], "epoch"), 2)
+        link.post(records + command("HMGET", self.keys["control"], "epoch", "base"), 2)
 
-    def _await_part(self, link: Link, epoch: str, n: int) -> list[bytes]:
+    def _await_part(self, link: Link, epoch: str) -> tuple[list[bytes], int]:
+        """The records, and how many places had been cut off by then."""
         ((records, still),) = link.await_posts()
         link.trips += 1
         for reply in (records, still):
             if isinstance(reply, hiredis.ReplyError):
                 raise refusal(reply, self.config)
-        if len(records) != n or self.heard(still) != epoch:
+        if self.heard(still[0]) != epoch:
             raise Restarted
-        part: list[bytes] = records
-        return part
+        return records, int(still[1] or 0)
 
     def rows(self, records: list[bytes], names: Names | None = None) -> Rows:
         """Finished records, decoded; ``names`` as in ``Codec.decode_records``. Empty places are left

@@ -55,17 +55,20 @@ class ReadVerbs(FinishedReads):
     def view(self, states: Collection[TaskState], cursor: int = 0) -> View:
         """The tasks of some states at one instant; of the finished only those from ``cursor`` on."""
         wanted = [state for state in TaskState if state in states]
-        commands: list[tuple[Any, ...]] = [("HGET", self.keys["control"], "epoch")]
+        commands: list[tuple[Any, ...]] = [("HMGET", self.keys["control"], "epoch", "base")]
+        base = self._base
         for state in wanted:
-            commands.append(
-                self._first(cursor) if state is TaskState.FINISHED else ("HVALS", self.keys[state.value])
-            )
+            finished = state is TaskState.FINISHED
+            commands.append(self._first(cursor, base) if finished else ("HVALS", self.keys[state.value]))
         if TaskState.FINISHED in states:
             commands.append(("LLEN", self.keys["finished"]))
         if TaskState.QUEUED in states:
             commands.append(("LRANGE", self.keys["queue"], 0, -1))
             commands.append(("ZRANGE", self.keys["ranked"], 0, -1, "WITHSCORES"))
-        told, *parts = self.transaction(*commands)
+        (told, cut), *parts = self.transaction(*commands)
+        if int(cut or 0) != base:
+            self._base = int(cut or 0)
+            return self.view(states, cursor)
         epoch = self.heard(told)
         found = dict(zip(wanted, parts, strict=False))
         failed, conditions = self._failed_rows(found.get(TaskState.FAILED, []))
@@ -76,8 +79,9 @@ class ReadVerbs(FinishedReads):
             else [],
             running=_by_start(self.running_rows(found.get(TaskState.RUNNING, []))),
             finished=found.get(TaskState.FINISHED, []),
-            cursor=cursor,
-            n_finished=parts[len(wanted)] if TaskState.FINISHED in found else 0,
+            cursor=max(cursor, base),
+            n_finished=base + parts[len(wanted)] if TaskState.FINISHED in found else 0,
+            base=base,
             failed=failed,
             conditions=conditions,
         )

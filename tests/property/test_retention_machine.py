@@ -237,7 +237,7 @@ def run(server: Server, histories: int, steps: int) -> None:
 
 def test_removing_is_as_the_model_says(server: Server, network: str) -> None:
     """In some histories."""
-    run(server, 60, 40)
+    run(server, 40, 30)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from ground import Ground, Stats
 from harness import Background
 from rushlight import Rush, RushWorker, TaskState, _blocks, _store_finished
+from rushlight._store_calls import Collecting, Leaving
 from rushlight.errors import DecodeError
 
 #: Large enough for many parts of small records.
@@ -180,6 +181,37 @@ def test_a_reset_amid_a_long_read(
     assert new == rush.fetch_new_tasks()["key"].to_list()
     assert new == rush.fetch_finished_tasks()["key"].to_list()
     assert new == [task.key for task in rush.stream(timeout=0.1)]
+
+
+@pytest.mark.parametrize("cut", [50, 150, MANY])
+def test_tasks_removed_amid_a_long_read(
+    ground: Ground, rush: Rush, small_parts: None, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """What was removed before it was read is not there, all else once and in order, also what comes later."""
+    keys = finished(rush, MANY)
+    store, kept = ground.another(), {keys[3], keys[cut - 2], keys[cut - 1]}
+    store.collect(Collecting("~c", "host:1:1"), 1, keys[:cut])
+
+    def remove() -> None:
+        gone = [Leaving(key) for key in keys[:cut] if key not in kept]
+        store.forget(Collecting("~c", "host:1:1", 1), "", gone)
+        store.forget(Collecting("~c", "host:1:1", 1), "", [Leaving(keys[3])])
+
+    between_parts(monkeypatch, remove)
+    for form in ("tasks", "polars"):
+        table = rush.fetch_finished_tasks(as_=form)
+        found = [task.key for task in table] if form == "tasks" else table["key"].to_list()
+        # Some had been read before.
+        assert found == sorted(set(found), key=keys.index)
+        assert {*keys[cut - 2 :]} <= {*found}
+        assert cut == 50 or len(found) < MANY
+    new = finished(rush, 20, MANY)
+    assert new == rush.fetch_finished_tasks()["key"].to_list()[-20:]
+    with Rush(ground.network, ground.url) as other:
+        assert [*keys[cut - 2 :], *new] == other.fetch_finished_tasks()["key"].to_list()
+        assert [*keys[cut - 2 :], *new] == [task.key for task in other.stream(timeout=0)]
+        assert {"x": MANY} == other.task(new[0]).xs
+    ground.states()
 
 
 def test_a_connection_lost_amid_a_long_read(

@@ -1,8 +1,8 @@
 -- include: gate collector
 -- Removes ended tasks that a collector of results which are not kept has handed out for good, once every controller
 -- has read that far: their records, what says of them where they are and who had them, and the values that are theirs
--- alone. A place in the list of finished tasks stays, empty, so that all other places stay true. Sent again, it finds
--- them gone.
+-- alone. A place in the list of finished tasks stays, empty, so that all other places stay true, until all in front
+-- of it are empty, too: then they are cut off, and counted in `base`. Sent again, it finds them gone.
 -- KEYS: control index finished failed failures collected feeds lapses deadlines names blobs files.
 -- ARGV: epoch, collector, number up to which all was handed out, the collector's process, how far it has read
 --   (lib/collector), then per task: key, place among the failures or '', how many fields of blobs are its own, these.
@@ -45,7 +45,7 @@ if #keys == 0 then return {'ok', {}, {}} end
 
 local marks, verdicts, gone, limits, failed, blank = redis.call('HMGET', KEYS[6], unpack(keys)), {}, {}, {}, {}, 0
 local files, seen = {}, {}
-local swept = tonumber(redis.call('HGET', control, 'swept') or 0)
+local base = tonumber(redis.call('HGET', control, 'base') or 0)
 for i, place in ipairs(redis.call('HMGET', index, unpack(keys))) do
   local key, task, mark, done = keys[i], tasks[i], marks[i], true
   -- Else it is gone, or was given back, or is an archive's.
@@ -55,9 +55,8 @@ for i, place in ipairs(redis.call('HMGET', index, unpack(keys))) do
     if done and place ~= '' then
       done = tonumber(place) < read_finished
       if done then
-        redis.call('LSET', finished, place, '')
+        redis.call('LSET', finished, place - base, '')
         blank = blank + 1
-        if tonumber(place) == swept then swept = swept + 1 end
         gone[#gone + 1] = key
       end
     elseif done and redis.call('HEXISTS', KEYS[4], key) == 1 then
@@ -92,12 +91,15 @@ if #gone > 0 then
   redis.call('ZREM', KEYS[9], unpack(limits))
   if #failed > 0 then redis.call('HDEL', KEYS[4], unpack(failed)) end
   redis.call('HINCRBY', control, 'gone', #gone)
-  redis.call('HINCRBY', control, 'blank', blank)
-  -- Readers begin behind the empty places at the front.
-  for _ = 1, 1000 do
-    if redis.call('LINDEX', finished, swept) ~= '' then break end
-    swept = swept + 1
+  local n = 0
+  while n < 2000 and redis.call('LINDEX', finished, n) == '' do n = n + 1 end
+  redis.call('HINCRBY', control, 'blank', blank - n)
+  if n > 0 then
+    redis.call('LTRIM', finished, n, -1)
+    base = string.format('%d', base + n)
+    redis.call('HSET', control, 'base', base)
+    -- A network that uses the plain queue alone is told apart by the field `line`, which is read anyway.
+    if redis.call('HGET', control, 'line') ~= '1' then redis.call('HSET', control, 'line', 'b' .. base) end
   end
-  redis.call('HSET', control, 'swept', swept)
 end
 return {'ok', verdicts, files}

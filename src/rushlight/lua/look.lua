@@ -3,17 +3,18 @@
 -- ARGV: '1' for records, then the keys.
 -- Reply: {epoch or '', a letter for each key: ' ' | 'q' | 'r' | 'f' | 'x'}; with records {epoch or '', per key: {''} or
 --   {letter, record, worker, attempt and condition of the last attempt or ''}}.
-local epoch, args = redis.call('HGET', KEYS[1], 'epoch') or '', ARGV
+local args = ARGV
 local holders = {q = KEYS[3], r = KEYS[4], x = KEYS[6]}
 
 if args[1] == '1' then
-  local reply = {epoch}
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'base')
+  local reply, base = {c[1] or ''}, c[2] or 0
   for i = 2, #args do
     local key = args[i]
     local at = redis.call('HGET', KEYS[2], key)
     local letter, record = '', false
     if at and at ~= '' then
-      letter, record = 'f', redis.call('LINDEX', KEYS[5], at)
+      letter, record = 'f', redis.call('LINDEX', KEYS[5], at - base)
     elseif at then
       for name, holder in pairs(holders) do
         local found = redis.call('HGET', holder, key)
@@ -52,4 +53,4 @@ for first = 2, #args, 1000 do
     letters[#letters + 1] = not at and ' ' or at ~= '' and 'f' or unfinished(args[first + i - 1])
   end
 end
-return {epoch, table.concat(letters)}
+return {redis.call('HGET', KEYS[1], 'epoch') or '', table.concat(letters)}

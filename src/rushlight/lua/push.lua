@@ -44,7 +44,7 @@ if ARGV[4] == 'new' then
   end
 end
 -- include: gate line settle create
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone', 'ends')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone', 'ends', 'base')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local keys = settling_keys()
@@ -82,9 +82,10 @@ if sender then
   local last = redis.call('HGET', keys.control, 's:' .. sender)
   if last and tonumber(last) >= tonumber(sending) then return {'ok', n} end
   redis.call('HSET', keys.control, 's:' .. sender, sending)
-  redis.call('HSETNX', KEYS[20], sender, redis.call('LLEN', keys.finished) .. ' ' .. redis.call('LLEN', keys.failures))
+  local read = redis.call('LLEN', keys.finished) + (c[6] or 0) .. ' ' .. redis.call('LLEN', keys.failures)
+  redis.call('HSETNX', KEYS[20], sender, read)
 end
-if next(options) and not c[3] then redis.call('HSET', keys.control, 'line', '1') end
+if next(options) and c[3] ~= '1' then redis.call('HSET', keys.control, 'line', '1') end
 
 local special = {}
 -- Creates the tasks whose keys stand in these places of ARGV.

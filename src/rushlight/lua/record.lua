@@ -3,7 +3,7 @@
 -- KEYS: control index finished failed failures events.
 -- ARGV: epoch, 'f' or 'x', then the keys, as many heads, and as many payloads (ys and ys_extra, or the condition).
 -- Reply: {'ok', number created}, or EPOCH.
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'gone', 'base')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
 local now, n, created = clock(), (#ARGV - 2) / 3, 0
@@ -12,7 +12,7 @@ local number = numbering(stamp)
 for first = 3, n + 2, AT_ONCE do
   local places = newcomers(ARGV, KEYS[2], first, math.min(first + AT_ONCE - 1, n + 2))
   local seq, marks, keys, records, failed = redis.call('HLEN', KEYS[2]) + (c[3] or 0), {}, {}, {}, {}
-  local finished = ARGV[2] == 'f' and redis.call('LLEN', KEYS[3])
+  local finished = ARGV[2] == 'f' and redis.call('LLEN', KEYS[3]) + (c[4] or 0)
   for j, i in ipairs(places) do
     local key, payload = ARGV[i], ARGV[i + 2 * n]
     local lead, low = number(seq + j)

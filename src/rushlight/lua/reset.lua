@@ -20,7 +20,7 @@ if ARGV[2] == 'tasks' then
   local fields = redis.call('HKEYS', KEYS[1])
   for _, field in ipairs(fields) do
     local of_tasks = field == 'drain' or field == 'line' or field == 'places' or field == 'derived'
-      or field == 'gone' or field == 'blank' or field == 'swept'
+      or field == 'gone' or field == 'blank' or field == 'base'
     local letter = string.sub(field, 1, 2)
     if of_tasks or letter == 'c:' or letter == 'k:' or letter == 's:' then redis.call('HDEL', KEYS[1], field) end
   end

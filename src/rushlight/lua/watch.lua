@@ -7,7 +7,7 @@
 -- Reply: {epoch or '', finished, failures, queued, running, live workers, leases and deadlines run out, last
 --   event id, microseconds until the next of them runs out or -1}.
 local now = clock()
-local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'ends')
+local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'ends', 'base')
 local due, stands = now + tonumber(ARGV[1]), tonumber(c[2] or 0)
 local known = c[1] and string.sub(c[1], 1, #ARGV[2]) == ARGV[2]
 local ends_alone = stands <= now or c[3] == c[2]
@@ -26,7 +26,7 @@ for _, key in ipairs({KEYS[6], KEYS[8]}) do
 end
 local last = redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)
 return {
-  c[1] or '', redis.call('LLEN', KEYS[4]), redis.call('LLEN', KEYS[5]), redis.call('HLEN', KEYS[2]),
+  c[1] or '', redis.call('LLEN', KEYS[4]) + (c[4] or 0), redis.call('LLEN', KEYS[5]), redis.call('HLEN', KEYS[2]),
   redis.call('HLEN', KEYS[3]), redis.call('ZCARD', KEYS[6]),
   redis.call('ZCOUNT', KEYS[6], '-inf', until_now) + redis.call('ZCOUNT', KEYS[8], '-inf', until_now),
   last[1] and last[1][1] or '0-0', next_due,

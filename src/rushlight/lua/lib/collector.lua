@@ -16,7 +16,9 @@ end
 -- held to be gone: what it has not read may be.
 local function note_feed(keys, token, word)
   if word == 'begin' then
-    redis.call('HSETNX', keys.feeds, token, redis.call('LLEN', keys.finished) .. ' ' .. redis.call('LLEN', keys.failures))
+    local base = redis.call('HGET', keys.control, 'base') or 0
+    local read = redis.call('LLEN', keys.finished) + base .. ' ' .. redis.call('LLEN', keys.failures)
+    redis.call('HSETNX', keys.feeds, token, read)
     return 0
   end
   local pushed = string.match(word, '^idle (%d+)$')

@@ -16,16 +16,20 @@ local function is_interrupted(status)
   return status and string.sub(status, 1, 1) == 'i'
 end
 
+-- Places that were cut from the front of `finished`, as its tasks were collected and are not kept.
+local base = 0
+
 -- A worker's entry: returns the refusal, or nil and the record of what the read told.
 -- A worker that was declared lost, killed or replaced (another token) gets GONE and its letter.
 local function worker_gate(control, epoch, wid, token)
-  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid, 'line', 'ends')
+  local c = redis.call('HMGET', control, 'epoch', 'drain', 'watch', 'w:' .. wid, 'c:' .. wid, 'line', 'ends', 'base')
+  base = tonumber(c[8] or 0)
   if c[1] ~= epoch then return {'EPOCH', c[1] or '', (c[4] and string.sub(c[4], 2) == token) and 1 or 0} end
   if not c[4] or string.sub(c[4], 2) ~= token then return {'GONE', 'l'} end
   local letter = string.sub(c[4], 1, 1)
   if not is_live(c[4]) then return {'GONE', letter} end
   return nil, {
-    letter = letter, drain = c[2], watch = c[3], moves = c[3] ~= c[7] and c[3], claim = c[5], line = c[6],
+    letter = letter, drain = c[2], watch = c[3], moves = c[3] ~= c[7] and c[3], claim = c[5], line = c[6] == '1',
   }
 end
 

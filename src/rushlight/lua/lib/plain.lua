@@ -3,12 +3,19 @@
 -- first write where anything is otherwise. A network in which a task was tried again is not plain (field `line`), so
 -- entries of the queue are bare keys here. Needs gate.
 
+-- Places that were cut from the front of `finished`, as its tasks were collected and are not kept.
+local base = 0
+
 -- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim, the
 -- seventh `ends`.
 local function plain_worker()
   local w = ARGV[2]
   local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. w, 'drain', 'line', 'watch', 'c:' .. w, 'ends')
-  if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] or c[4] then return nil end
+  if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] then return nil end
+  if c[4] then
+    base = tonumber(string.match(c[4], '^b(%d+)$'))
+    if not base then return nil end
+  end
   return c
 end
 
@@ -24,7 +31,7 @@ local function finish_plain(at, value, stamp)
   local key = ARGV[at + 2]
   redis.call('HDEL', KEYS[3], key)
   local length = redis.call('RPUSH', KEYS[4], '\156' .. value .. stamp .. ARGV[at + 3])
-  redis.call('HSET', KEYS[2], key, length - 1)
+  redis.call('HSET', KEYS[2], key, length - 1 + base)
   if redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1) == 1 then redis.call('HSETNX', KEYS[7], '', WIDE) end
 end
 

@@ -146,7 +146,7 @@ end
 -- or was retried, is told by what is kept of the attempt before.
 local function decided_so(keys, at, key, who, kind, payload)
   if at ~= '' then
-    return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at), 2, #who + 1) == who and 1 or 0
+    return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at - base), 2, #who + 1) == who and 1 or 0
   end
   if kind ~= 'x' then return 0 end
   local value = redis.call('HGET', keys.failed, key)
@@ -174,7 +174,7 @@ end
 local function finish(keys, key, value, payload, stamp)
   redis.call('HDEL', keys.running, key)
   local length = redis.call('RPUSH', keys.finished, '\156' .. value .. stamp .. payload)
-  redis.call('HSET', keys.index, key, string.format('%d', length - 1))
+  redis.call('HSET', keys.index, key, string.format('%d', length - 1 + base))
   if keys.full then wind_up(keys, key, value) end
 end
 
@@ -185,7 +185,7 @@ local function file_many(keys, n, names, values, records)
     for j = 1, n do redis.call('HSET', keys.running, names[j], values[j]) end
     return false
   end
-  local before, places = redis.call('RPUSH', keys.finished, unpack(records)) - n, {}
+  local before, places = redis.call('RPUSH', keys.finished, unpack(records)) - n + base, {}
   for j = 1, n do
     places[2 * j - 1], places[2 * j] = names[j], before + j - 1
   end
