@@ -147,7 +147,8 @@ class TaskVerbs(StoreBase):
         """Queues many tasks that have no options, and encodes them while the server is at those before them;
         returns their keys. None, and nothing is done, where they are few or an error is possible."""
         n = len(xss)
-        if n <= _PART or not self.codec.can_encode((xss, xs_extra)):
+        # So many join the queue all at once.
+        if n <= _PLAIN_PER_CALL or not self.codec.can_encode((xss, xs_extra)):
             return None
         keys = new_keys(n)
 

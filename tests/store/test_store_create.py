@@ -58,13 +58,13 @@ def test_a_large_push_sent_again_creates_nothing(ground: Ground) -> None:
         assert {"failed": 299, "running": 1} == Counter(ground.states().values())
 
 
-@pytest.mark.parametrize("at", [0, 1700, 2499])
+@pytest.mark.parametrize("at", [0, 1700, 2599])
 def test_many_tasks_are_encoded_as_they_are_sent(ground: Ground, at: int) -> None:
     """Whatever one of them holds that takes another way than the rest: each has its own values, in order."""
     special = [2**80, "no \ud800 text", b"long" * 20_000, "x" * 300]
     with Rush(ground.network, ground.url) as rush:
         for value in special:
-            xss = [{"x": i} for i in range(2500)]
+            xss = [{"x": i} for i in range(2600)]
             xss[at] = {"x": value, "z": None}
             keys = rush.push_tasks(xss, xs_extra={"e": 1} if value == special[0] else None)
             tasks = {task.key: task for task in rush.fetch_queued_tasks(as_="tasks")}
@@ -77,7 +77,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_sent(ground: Ground
     """Wherever it stands among many."""
     with Rush(ground.network, ground.url) as rush:
         with pytest.raises(RushlightError):
-            rush.push_tasks([{"x": 1}] * 2000 + [bad])
+            rush.push_tasks([{"x": 1}] * 3000 + [bad])
         assert 0 == rush.n_tasks
 
 
