@@ -237,10 +237,11 @@ def test_large_values_are_read_only_for_columns_a_table_has(rush: Rush) -> None:
     sent = spy(rush)
     assert [0, 1, 2] == rush.fetch_finished_tasks(fields=["x", "y"])["y"].to_list()
     assert 1 == len(sent)
-    assert not any(b"HMGET" in command for command in sent)
+    values = f":{{{rush.network}}}:blobs".encode()
+    assert not any(values in command for command in sent)
     assert [2 * MB] * 3 == [len(v) for v in rush.fetch_finished_tasks(fields=["model"])["model"]]
     after = len(sent)
-    assert any(b"HMGET" in command for command in sent)
+    assert any(values in command for command in sent)
     rush.fetch_finished_tasks()
     assert 1 == len(sent) - after
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import concurrent.futures
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,9 +148,11 @@ def test_an_interrupted_wait_loses_nothing(controller: Controller, gate: Path) -
     go on."""
     future = controller.submit(after, str(gate), 1)
 
+    main = threading.get_ident()
+
     def interrupt() -> None:
         wait_until(lambda: reading(controller))
-        _thread.interrupt_main()
+        signal.pthread_kill(main, signal.SIGINT)
 
     pressing = Background(interrupt)
     with pytest.raises(KeyboardInterrupt):
