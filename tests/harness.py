@@ -272,8 +272,8 @@ def account(client: redis.Redis, network: str) -> Account:
     for name in ("ranked", "private", "delayed"):
         pipe.zrange(f"rl:{{{network}}}:{name}", 0, -1)
     pipe.hkeys(f"rl:{{{network}}}:waiting")
-    pipe.hget(f"rl:{{{network}}}:control", "base")
-    queued, queue, running, finished, failed, failures, index, *others, base = pipe.execute()
+    pipe.hmget(f"rl:{{{network}}}:control", "base", "gone")
+    queued, queue, running, finished, failed, failures, index, *others, (base, gone) = pipe.execute()
     ranked, private, delayed, waiting = ([entry.decode() for entry in found] for found in others)
     # A ranked entry stands behind its place, fourteen digits long; a private one also behind its worker.
     entries = [entry[14:] for entry in ranked] + [entry.partition("\0")[2][14:] for entry in private]
@@ -286,7 +286,7 @@ def account(client: redis.Redis, network: str) -> Account:
         finished=[decode(value) for value in finished if value],
         places=[place for place, value in enumerate(finished) if value],
         base=int(base or 0),
-        removed=int(base or 0) + len(finished) - len(list(filter(None, finished))),
+        removed=int(gone or 0),
         failed={key.decode(): decode(b"\x9c" + value) for key, value in failed.items()},
         failures=[key.decode() for key in failures],
         index={key.decode(): at.decode() for key, at in index.items()},

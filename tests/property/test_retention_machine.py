@@ -189,8 +189,14 @@ class Retention(Machine):
 
     @rule(kinds=st.sampled_from([("push",), ("say",), ("push", "say", "gather", "clear")]), data=st.data())
     def late(self, kinds: tuple[str, ...], data: Any) -> None:
-        """A packet of long ago arrives again."""
-        kept = [packet for kind, packet in self.packets if kind in kinds]
+        """A packet of long ago arrives again. Not one of a controller that was killed and buried since, which
+        would count as there once more, with what it had handed out by then (see the guarantees)."""
+        buried = [side.tape for side in self.dead]
+        kept = [
+            packet
+            for kind, packet in self.packets
+            if kind in kinds and (kind == "push" or packet[0] not in buried)
+        ]
         if kept:
             tape, at = data.draw(st.sampled_from(kept[-20:]))
             tape.play(at)

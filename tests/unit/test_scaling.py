@@ -377,6 +377,11 @@ def test_the_life_of_a_cluster(
     cluster.calm = True
     for _ in range(400):
         cluster.turn()
+    for _ in range(30):
+        # One of the least number may just have left after a long idle time, and another is on its way.
+        if not cluster.jobs:
+            break
+        cluster.turn()
     assert 0 == cluster.queued
     assert {} == cluster.jobs
     assert all(member.ends is None for member in cluster.members.values())
