@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
@@ -21,8 +22,9 @@ import pytest
 import redis
 
 from harness import Server, binaries
-from rushlight import Rush, RushWorker, plan
+from rushlight import Controller, Rush, RushWorker, plan
 from rushlight._server import ensure_server, stop_server
+from rushlight.launchers import LocalLauncher
 
 # A busy machine may take any time for an example.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -81,6 +83,22 @@ def home(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     return shared_home
+
+
+@pytest.fixture
+def controllers(network: str) -> Iterator[Callable[..., Controller]]:
+    """Makes controllers of the test's network, which are terminated in the end."""
+    made: list[Controller] = []
+
+    def make(**given: Any) -> Controller:
+        made.append(Controller(network, **given))
+        return made[-1]
+
+    yield make
+    for controller in made:
+        controller.terminate()
+        if isinstance(controller._launches._launcher, LocalLauncher):
+            controller._launches._launcher.close()
 
 
 @pytest.fixture

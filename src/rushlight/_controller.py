@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from . import _endings, _inputs, _names, _telemetry
+from . import _endings, _names, _telemetry
 from ._broadcast import broadcast
 from ._call_loop import CallLoop
 from ._call_options import NIL, PLAIN, SETTINGS, CallOptions, Options, Settings
@@ -32,14 +32,14 @@ from ._kin import Kin, checked_fallback
 from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
-from ._mapping import in_order
+from ._mapping import check_map, in_order
 from ._missing import Missing
 from ._peers import Peers
 from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
 from ._store_calls import Leaving
-from .errors import ConfigError, LaunchError
+from .errors import LaunchError
 from .launchers import Launcher
 
 T = TypeVar("T")
@@ -258,9 +258,7 @@ class Controller(Kin, concurrent.futures.Executor):
         that failed raises its error and the rest is cancelled; or it warns, or is silent, and the error
         itself is the value.
         """
-        _inputs.count(chunksize, "chunksize", least=1)
-        if error not in ("raise", "warn", "return"):
-            raise ConfigError(f"error={error!r} must be 'raise', 'warn' or 'return'")
+        check_map(chunksize, error)
         deadline = deadline_of(timeout)
         ref = self._shelf.refer(fn)
         items = zip(*iterables, strict=False)

@@ -313,7 +313,7 @@ def taken_task(row: Sequence[Any]) -> Task | None:
     return make_task(key, TaskState.RUNNING, *parts, seq=seq, **options_of(opts))
 
 
-_WORKER_KINDS: dict[str, Kind] = {
+_WORKER_KINDS: dict[str, Kind] = dict.fromkeys(WorkerInfo.__slots__, STR) | {
     "pid": WIDE_INT,
     "heartbeat": FLOAT,
     "started_at": FLOAT,
@@ -321,19 +321,6 @@ _WORKER_KINDS: dict[str, Kind] = {
     "n_failed": WIDE_INT,
     "exit_code": WIDE_INT,
 }
-
-
-def worker_table(infos: Sequence[WorkerInfo], as_: str = "polars") -> Any:
-    """One row per worker with the fields of ``WorkerInfo``; the form ``tasks`` is the records themselves."""
-    check_form(as_)
-    if as_ == "tasks":
-        return list(infos)
-    columns = {name: [getattr(info, name) for info in infos] for name in WorkerInfo.__slots__}
-    columns["state"] = [str(state) for state in columns["state"]]
-    return _lists_table(
-        {name: (_WORKER_KINDS.get(name, STR), values) for name, values in columns.items()}, as_
-    )
-
 
 _USAGE_KINDS: dict[str, Kind] = {
     "worker_id": STR,
@@ -345,12 +332,24 @@ _USAGE_KINDS: dict[str, Kind] = {
 }
 
 
+def worker_table(infos: Sequence[WorkerInfo], as_: str = "polars") -> Any:
+    """One row per worker with the fields of ``WorkerInfo``; the form ``tasks`` is the records themselves."""
+    return _record_table(infos, _WORKER_KINDS, as_)
+
+
 def usage_table(found: Sequence[WorkerUsage], as_: str = "polars") -> Any:
     """One row per worker with the fields of ``WorkerUsage``; the form ``tasks`` is the records themselves."""
+    return _record_table(found, _USAGE_KINDS, as_)
+
+
+def _record_table(records: Sequence[WorkerInfo | WorkerUsage], kinds: Mapping[str, Kind], as_: str) -> Any:
     check_form(as_)
     if as_ == "tasks":
-        return list(found)
-    columns = {name: (kind, [getattr(one, name) for one in found]) for name, kind in _USAGE_KINDS.items()}
+        return list(records)
+    columns = {name: (kind, [getattr(one, name) for one in records]) for name, kind in kinds.items()}
+    if "state" in columns:
+        kind, states = columns["state"]
+        columns["state"] = kind, [str(state) for state in states]
     return _lists_table(columns, as_)
 
 

@@ -24,7 +24,7 @@ from ._call_scope import Meter, Scope
 from ._calls import call_hook
 from ._collecting import Summary
 from ._crew import deadline_of
-from ._mapping import in_order
+from ._mapping import check_map, in_order
 from ._results import TaskResult
 from .errors import ConfigError
 from .launchers import Launcher
@@ -124,9 +124,7 @@ class InlineController(concurrent.futures.Executor):
         error: Literal["raise", "warn", "return"] = "raise",
     ) -> Iterator[T]:
         """As ``Controller.map``."""
-        _inputs.count(chunksize, "chunksize", least=1)
-        if error not in ("raise", "warn", "return"):
-            raise ConfigError(f"error={error!r} must be 'raise', 'warn' or 'return'")
+        check_map(chunksize, error)
         names, futures = [], []
         for args in zip(*iterables, strict=False):
             futures.append(self._submit(PLAIN, fn, args, {}))

@@ -12,10 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
+from . import _inputs
 from ._futures import cancel_all
 from .errors import ConfigError
 
 Progress = Callable[[int, int], object]
+
+
+def check_map(chunksize: int, error: str) -> None:
+    """Raises ConfigError for what ``map`` cannot do."""
+    _inputs.count(chunksize, "chunksize", least=1)
+    if error not in ("raise", "warn", "return"):
+        raise ConfigError(f"error={error!r} must be 'raise', 'warn' or 'return'")
 
 
 def in_order(

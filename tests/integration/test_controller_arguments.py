@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +52,6 @@ class Counting:
 
     def log_tail(self, handle: Handle) -> str:
         return ""
-
-
-@pytest.fixture
-def controllers(network: str) -> Iterator[Callable[..., Controller]]:
-    """Makes controllers of the test's network, which are terminated in the end."""
-    made: list[Controller] = []
-
-    def make(**given: Any) -> Controller:
-        made.append(Controller(network, **given))
-        return made[-1]
-
-    yield make
-    for controller in made:
-        controller.terminate()
-        if isinstance(controller._launches._launcher, LocalLauncher):
-            controller._launches._launcher.close()
 
 
 def test_every_argument_has_its_test() -> None:

@@ -102,22 +102,6 @@ def pid(seconds: float = 0.0) -> int:
     return os.getpid()
 
 
-@pytest.fixture
-def controllers(network: str) -> Iterator[Controllers]:
-    """Makes controllers of the test's network, which are terminated in the end."""
-    made: list[Controller] = []
-
-    def make(**given: Any) -> Controller:
-        made.append(Controller(network, **given))
-        return made[-1]
-
-    yield make
-    for controller in made:
-        controller.terminate()
-        if isinstance(controller._launches._launcher, LocalLauncher):
-            controller._launches._launcher.close()
-
-
 def members(controller: Controller) -> list[str]:
     """The live workers."""
     return sorted(controller._rush._store.crew().members)
