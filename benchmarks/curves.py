@@ -22,7 +22,7 @@ from typing import Any
 
 import hiredis
 import kit
-import report
+import publish
 from kit import XS, YS
 
 from rushlight import Rush, RushWorker
@@ -265,7 +265,7 @@ def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
     for curve in dict.fromkeys(p["curve"] for p in whole["points"]):
         mine = [p for p in whole["points"] if p["curve"] == curve]
         label, yard = WORDS[curve]
-        figure, axes = report.canvas()
+        figure, axes = publish.canvas()
         for name in dict.fromkeys(p["operation"] for p in mine):
             line = [p for p in mine if p["operation"] == name]
             xs = [p["x"] for p in line]
@@ -278,7 +278,7 @@ def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
             axes.plot([p["x"] for p in line], [p["yard_us"] for p in line], "k--", linewidth=1, label=yard)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="microseconds per operation")
         others = whole["quiet"]["cores_used_by_others"]
-        report.finish(figure, axes, whole, others, folder / f"curve-{curve}.{suffix}")
+        publish.finish(figure, axes, whole, others, folder / f"curve-{curve}.{suffix}")
 
 
 def as_markdown(whole: dict[str, Any]) -> str:
@@ -294,7 +294,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
             found = {p["x"]: cell(p) for p in mine if p["operation"] == name}
             lines.append(f"| {name} | {' | '.join(found.get(x, '') for x in sizes)} |")
     told = f"{whole['setting']}; others used {whole['quiet']['cores_used_by_others']} cores"
-    return "\n".join([*lines, "", f"{told}. {report.facts(whole)}"])
+    return "\n".join([*lines, "", f"{told}. {publish.facts(whole)}"])
 
 
 def cell(p: Point) -> str:
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="only show that it works")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="data and pictures into the folder")
-    parser.add_argument("--folder", type=Path, default=report.RESULTS)
+    parser.add_argument("--folder", type=Path, default=publish.RESULTS)
     asked = parser.parse_args()
     options = kit.Options(asked.socket, asked.pin, asked.small)
     points = []
@@ -332,10 +332,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps(whole))
     if asked.save:
-        report.save("curves", whole, asked.folder)
+        publish.save("curves", whole, asked.folder)
         draw(whole, asked.folder)
-        if asked.folder == report.RESULTS:
-            report.into_readme("curves.py", as_markdown(whole))
+        if asked.folder == publish.RESULTS:
+            publish.into_readme("curves.py", as_markdown(whole))
 
 
 if __name__ == "__main__":

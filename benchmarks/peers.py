@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-import report
+import publish
 
 HERE = Path(__file__).resolve().parent
 OURS = "rushlight"
@@ -211,7 +211,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
         if "settings" in one and not one["again"]:
             used = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
             lines.append(f"- {one['peer']}, {one['variant']}: {one['settings']}{used and f' ({used})'}")
-    return "\n".join([*lines, "", report.facts(whole)])
+    return "\n".join([*lines, "", publish.facts(whole)])
 
 
 def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -293,8 +293,8 @@ def main() -> None:
     else:
         print(*notes(found), sep="\n")
     if asked.save:
-        report.save("peers", whole)
-        report.into_readme("peers.py", as_markdown(whole))
+        publish.save("peers", whole)
+        publish.into_readme("peers.py", as_markdown(whole))
 
 
 if __name__ == "__main__":

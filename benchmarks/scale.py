@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-import report
+import publish
 from kit import XS, YS
 
 from rushlight import Rush, RushWorker
@@ -318,9 +318,9 @@ def main() -> None:
     else:
         print(*whole["bends"], sep="\n")
     if asked.save:
-        report.save("scale", whole)
-        draw(whole, report.RESULTS)
-        report.into_readme("scale.py", as_markdown(whole))
+        publish.save("scale", whole)
+        draw(whole, publish.RESULTS)
+        publish.into_readme("scale.py", as_markdown(whole))
 
 
 def as_line(p: dict[str, Any]) -> str:
@@ -336,7 +336,7 @@ def as_line(p: dict[str, Any]) -> str:
 
 def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
     """Utilisation over the tasks per second that the workers could do, beside what was published."""
-    figure, axes = report.canvas()
+    figure, axes = publish.canvas()
     points = whole["points"]
     for style, n in dict.fromkeys((p["style"], p["workers"]) for p in points):
         line = [p for p in points if (p["style"], p["workers"]) == (style, n)]
@@ -351,7 +351,7 @@ def draw(whole: dict[str, Any], folder: Path, suffix: str = "svg") -> None:
     axes.set(xscale="log", xlabel="tasks per second, if no worker ever waited", ylabel="utilisation")
     axes.set_ylim(0, 1.03)
     others = max(p["cores_used_by_others"] for p in points)
-    report.finish(figure, axes, whole, others, folder / f"scale.{suffix}")
+    publish.finish(figure, axes, whole, others, folder / f"scale.{suffix}")
 
 
 def as_markdown(whole: dict[str, Any]) -> str:
@@ -377,7 +377,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
             f"{one['tasks_per_second']:g}",
         )
         lines.append(f"| {' | '.join(row)} |")
-    return "\n".join([*lines, "", f"Windows of {whole['window_seconds']:g} s. {report.facts(whole)}"])
+    return "\n".join([*lines, "", f"Windows of {whole['window_seconds']:g} s. {publish.facts(whole)}"])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-import report
+import publish
 from targets import TARGETS
 
 HERE = Path(__file__).resolve().parent
@@ -120,8 +120,8 @@ def main() -> None:
         for one in found:
             print(one["program"], *one["flags"], one.get("error", one["quiet"]))
     if options.save:
-        report.save("table", {"runs": found})
-        report.into_readme("table.py", as_markdown({"runs": found}))
+        publish.save("table", {"runs": found})
+        publish.into_readme("table.py", as_markdown({"runs": found}))
     sys.exit(any("error" in one for one in found))
 
 
