@@ -4,6 +4,7 @@ benchmarks/bench_core.py``. A program of rows, see ``kit``.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import subprocess
@@ -14,67 +15,73 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kit
+from floors import below
 from kit import XS, YS, Options, Row
 
 from rushlight import Rush, RushWorker, plan
 
 
-def verbs(server: kit.Server, worker: RushWorker, rush: Rush, *, small: bool) -> Iterator[Row]:
-    """One client, one task per call, beside two raw pings on a connection of the same kind."""
-    n, rounds = (10, 4) if small else (300, 21)
+class Client:
+    """The operations of a worker through our client, like those of ``floors.Hand``."""
 
-    def against(work) -> kit.Ratio:
-        return kit.against(work, server.ping.two, n, rounds, server)
+    def __init__(self, worker: RushWorker) -> None:
+        self._worker = worker
+        self._held = worker.push_running_task(XS)
 
-    def create_finish() -> None:
-        worker.finish_task(worker.push_running_task(XS), YS)
+    def create_finish(self) -> None:
+        self._worker.finish_task(self._worker.push_running_task(XS), YS)
 
-    def step() -> None:
-        held[0] = worker.step(finish=(held[0], YS), push=XS)
+    def step(self) -> None:
+        self._held = self._worker.step(finish=(self._held, YS), push=XS)
 
-    def pop_finish() -> None:
-        task = worker.pop_task(timeout=0)
-        worker.finish_task(task.key, YS)
+    def pop_finish(self) -> None:
+        task = self._worker.pop_task(timeout=0)
+        self._worker.finish_task(task.key, YS)
 
-    def finish_and_pop() -> None:
-        held[0] = worker.finish_and_pop(held[0].key, YS, timeout=0)
-
-    found = against(create_finish)
-    yield found.row("create_finish", "two pings")
-    yield found.row("create_finish_cpu", "two pings", cpu=True)
-    held = [worker.push_running_task(XS)]
-    yield against(step).row("step", "two pings")
-    worker.finish_task(held[0], YS)
-    with worker.write_behind():
-        yield against(create_finish).row("write_behind", "two pings")
-    rush.push_tasks([XS] * (n * (rounds + 2)))
-    yield against(pop_finish).row("pop_finish", "two pings")
-    rush.push_tasks([XS] * (n * (rounds + 2)))
-    held = [worker.pop_task(timeout=0)]
-    yield against(finish_and_pop).row("finish_and_pop", "two pings")
+    def finish_and_pop(self) -> None:
+        self._held = self._worker.finish_and_pop(self._held, YS, timeout=0).key
 
 
-def adaptive_verbs(server: kit.Server, worker: RushWorker, *, small: bool) -> Iterator[Row]:
-    """A client that waits adaptively, beside pings that sleep: it shows on idle cores only."""
-    n, rounds = (10, 4) if small else (300, 21)
+def verbs(server: kit.Server, rush: Rush, *, adaptive: bool, small: bool) -> Iterator[Row]:
+    """One client, one task per call, beside two raw pings that sleep, and what lies below, which waits as the
+    client does. What waiting adaptively saves shows on idle cores only."""
+    n, rounds = (10, 4) if small else (300, 15)
 
-    def create_finish() -> None:
-        worker.finish_task(worker.push_running_task(XS), YS)
+    def measured(verb: str) -> kit.Ratio:
+        work, lower = getattr(Client(worker), verb), floors.of(verb)
+        return kit.against(work, server.raw.two_pings, n, rounds, server, lower)
 
-    def step() -> None:
-        held[0] = worker.step(finish=(held[0], YS), push=XS)
+    def measured_behind() -> kit.Ratio:
+        with contextlib.ExitStack() as block:
 
-    # What no client that waits like this could be faster than.
-    bare = kit.RawPing(server.address, looks=True)
-    floor = kit.against(bare.two, server.ping.two, n, rounds)
-    bare.close()
-    note = f"two bare pings that wait alike: {floor.wall:.2f} x"
-    found = kit.against(create_finish, server.ping.two, n, rounds, server)
-    yield found.row("create_finish_adaptive", "two blocking pings", note=note)
-    held = [worker.push_running_task(XS)]
-    found = kit.against(step, server.ping.two, n, rounds, server)
-    note = f"one bare ping that waits alike: {floor.wall / 2:.2f} x"
-    yield found.row("step_adaptive", "two blocking pings", note=note)
+            def end() -> None:
+                block.close()
+                floors.settle()
+                block.enter_context(worker.write_behind())
+
+            end()
+            work, lower = Client(worker).create_finish, floors.of("create_finish", behind=True)
+            return kit.against(work, server.raw.two_pings, n, rounds, server, lower, end)
+
+    with (
+        plan(adaptive_waiting=adaptive),
+        RushWorker(rush.network) as worker,
+        below(server, rush.network, looks=adaptive) as floors,
+    ):
+        found = measured("create_finish")
+        if adaptive:
+            yield found.row("create_finish_adaptive", "two blocking pings")
+            yield measured("step").row("step_adaptive", "two blocking pings")
+            return
+        yield found.row("create_finish", "two pings")
+        yield found.row("create_finish_cpu", "two pings", cpu=True)
+        yield measured("step").row("step", "two pings")
+        yield measured_behind().row("write_behind", "two pings")
+        for verb in ("pop_finish", "finish_and_pop"):
+            queued = n * (rounds + 1)
+            rush.push_tasks([XS] * (2 * queued))
+            floors.fewest.queue(queued)
+            yield measured(verb).row(verb, "two pings")
 
 
 def bulk(rush: Rush, n: int, pushed: int) -> Iterator[Row]:
@@ -143,10 +150,8 @@ def rows(options: Options) -> Iterator[Row]:
     with kit.own_server(options), Rush("bench-bulk") as rush:
         yield from bulk(rush, *((1_000, 100) if options.small else (100_000, 10_000)))
     with kit.own_server(options) as server, Rush("bench-core") as rush:
-        with plan(adaptive_waiting=False), RushWorker(rush.network) as worker:
-            yield from verbs(server, worker, rush, small=options.small)
-        with RushWorker(rush.network) as worker:
-            yield from adaptive_verbs(server, worker, small=options.small)
+        for adaptive in (False, True):
+            yield from verbs(server, rush, adaptive=adaptive, small=options.small)
         yield from start_up(rush, 1 if options.small else 7)
         rush.reset()
 

@@ -145,7 +145,7 @@ def in_turns(
         found["us"].append((time.perf_counter_ns() - wall) / 1e3)
         found["cpu_us"].append((time.process_time_ns() - cpu) / 1e3)
         wall = time.perf_counter_ns()
-        server.ping.two()
+        server.raw.two_pings()
         found["pings_us"].append((time.perf_counter_ns() - wall) / 1e3)
     return found
 

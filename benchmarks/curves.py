@@ -115,14 +115,14 @@ def archive(options: kit.Options) -> Iterator[Point]:
                 "counts": rush.counts,
                 "task(key)": lambda keys=keys, known=known: rush.task(keys[next(known) * 7919 % len(keys)]),
             }
-            yield from together("archive", size, operations, server.ping, n, rounds)
+            yield from together("archive", size, operations, server.raw.ping, n, rounds)
             reading = {
                 "fetch_finished_tasks, one new": reader.fetch_finished_tasks,
                 "fetch_new_tasks, one new": newest.fetch_new_tasks,
                 "fetch running and finished, one new": lambda: reader.fetch_tasks(["running", "finished"]),
             }
             for name, action in reading.items():
-                yield from together("archive", size, {name: action}, server.ping, n, rounds, one_new)
+                yield from together("archive", size, {name: action}, server.raw.ping, n, rounds, one_new)
             cold = []
             for _ in range(1 if options.small else 3):
                 with Rush(rush.network) as fresh:
@@ -171,10 +171,10 @@ def payload(options: kit.Options) -> Iterator[Point]:
                     worker.finish_task(held[0], {"y": 0.0})
 
                 def setting(server=server, raw=raw_set) -> None:
-                    server.ping.send(raw)
+                    server.raw.ask_for_much(raw)
 
                 def getting(server=server, raw=raw_get) -> None:
-                    server.ping.send(raw)
+                    server.raw.ask_for_much(raw)
 
                 small()
                 writing = {"push_running_task, inputs": put, "raw SET": setting}
@@ -229,13 +229,13 @@ def workers(options: kit.Options) -> Iterator[Point]:
                 "step, in turns": step,
                 "step, one of them": step_of_one,
             }
-            yield from together("workers", size, operations, server.ping, max(n, size // 4), rounds)
+            yield from together("workers", size, operations, server.raw.ping, max(n, size // 4), rounds)
             reading = {
                 "counts": rush.counts,
                 "worker_info, the table": lambda: rush.worker_info,
                 "leases of all, one trip": lambda: beat(crew),
             }
-            yield from together("workers", size, reading, server.ping, max(1, n // 40), rounds)
+            yield from together("workers", size, reading, server.raw.ping, max(1, n // 40), rounds)
             if joined:
                 yield point("workers", size, "a worker joins", joined, [])
         for one, key in zip(crew, held, strict=True):

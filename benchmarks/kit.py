@@ -20,21 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-import hiredis
+from raw import RawSocket
 from targets import TARGETS
 
 from rushlight._server_home import find_binary
 from rushlight._server_keeper import die_with_parent
-from rushlight._sockets import CHUNK, adaptive
 
-PING = hiredis.pack_command(("PING",))
 #: Inputs and results of a task, where nothing else is said.
 XS, YS = {"x1": 0.1, "x2": 0.2}, {"y": 0.3}
 #: Connections of a server beside those of the workers of a test.
@@ -61,13 +59,14 @@ class Options:
 class Row:
     """One measured figure. ``target``: its name in ``targets.py``; ``yardstick``: what it was measured beside
     and what that cost in the same run, in words; ``spread``: the lowest and the highest of the rounds;
-    ``beside``: other figures of the same work."""
+    ``beside``: other figures of the same work; ``floors``: figures of what lies below it (``floors.py``)."""
 
     target: str
     figure: float
     yardstick: str = ""
     spread: tuple[float, float] | None = None
     beside: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
     setting: str = ""
     note: str = ""
 
@@ -80,18 +79,25 @@ class Row:
 
 # --- time and CPU -------------------------------------------------------------------------------------
 
+Times = list[tuple[float, float]]
 
-def timed(action: Callable[[], object], n: int) -> tuple[float, float]:
-    """Microseconds of wall and of this process's CPU per call."""
+
+def timed(
+    action: Callable[[], object], n: int, end: Callable[[], object] | None = None
+) -> tuple[float, float]:
+    """Microseconds of wall and of this process's CPU per call; ``end`` belongs to the last."""
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(n):
         action()
+    if end is not None:
+        end()
     return (time.perf_counter() - wall) / n * 1e6, (time.process_time() - cpu) / n * 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Work against a yardstick: medians over interleaved rounds, in microseconds, and of their ratios."""
+    """Work against a yardstick: medians over interleaved rounds, in microseconds, and of their ratios.
+    ``floors``: the ratios of wall and CPU of what lies below the work."""
 
     us: float
     yard_us: float
@@ -102,6 +108,7 @@ class Ratio:
     cpu: float
     cpu_spread: tuple[float, float]
     server_us: float | None = None
+    floors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def row(self, target: str, yardstick: str, *, cpu: bool = False, note: str = "") -> Row:
         """As a row of the table: the ratio of wall times, or of the client's CPU."""
@@ -120,6 +127,7 @@ class Ratio:
             f"{yardstick}: {yard:.1f} us{' CPU' if cpu else ''}",
             tuple(round(r, 3) for r in (self.cpu_spread if cpu else self.wall_spread)),
             {name: round(value, 2) for name, value in beside.items()},
+            {name: round(ratios[cpu], 3) for name, ratios in self.floors.items()},
             note=note,
         )
 
@@ -130,19 +138,24 @@ def against(
     n: int = 300,
     rounds: int = 21,
     server: Server | None = None,
+    floors: Mapping[str, Callable[[], object]] | None = None,
+    end: Callable[[], object] | None = None,
 ) -> Ratio:
-    """Both in turns, ``rounds`` times ``n`` calls, after a warm-up. With a server, also its CPU per call of
-    the work."""
-    timed(action, max(1, n // 6))
-    timed(yardstick, max(1, n // 6))
+    """All in turns, ``rounds`` times ``n`` calls, after a warm-up. With a server, also its CPU per call of
+    the work. ``floors``: what else to measure against the yardstick; ``end``: what ends each turn."""
+    below = floors or {}
+    for warmed in (action, yardstick, *below.values()):
+        timed(warmed, max(1, n // 6), end)
     ours, yards, served = [], [], 0.0
+    found: dict[str, Times] = {name: [] for name in below}
     for _ in range(rounds):
         before = server.cpu() if server else 0.0
-        ours.append(timed(action, n))
+        ours.append(timed(action, n, end))
         served += (server.cpu() if server else 0.0) - before
         yards.append(timed(yardstick, n))
-    wall = [a[0] / b[0] for a, b in zip(ours, yards, strict=True)]
-    cpu = [a[1] / b[1] if b[1] else 0.0 for a, b in zip(ours, yards, strict=True)]
+        for name, floor in below.items():
+            found[name].append(timed(floor, n, end))
+    wall, cpu = (ratios(ours, yards, i) for i in (0, 1))
     return Ratio(
         us=statistics.median(a[0] for a in ours),
         yard_us=statistics.median(b[0] for b in yards),
@@ -153,7 +166,16 @@ def against(
         cpu=statistics.median(cpu),
         cpu_spread=quartiles(cpu),
         server_us=served / (rounds * n) * 1e6 if server else None,
+        floors={
+            name: (statistics.median(ratios(times, yards, 0)), statistics.median(ratios(times, yards, 1)))
+            for name, times in found.items()
+        },
     )
+
+
+def ratios(ours: Times, yards: Times, which: int) -> list[float]:
+    """Round by round, of wall times (0) or CPU (1)."""
+    return [a[which] / b[which] if b[which] else 0.0 for a, b in zip(ours, yards, strict=True)]
 
 
 def quartiles(values: Iterable[float]) -> tuple[float, float]:
@@ -165,42 +187,7 @@ def quartiles(values: Iterable[float]) -> tuple[float, float]:
     return cuts[0], cuts[2]
 
 
-# --- the server and the raw yardstick -------------------------------------------------------------------
-
-
-class RawPing:
-    """A blocking socket and hiredis, nothing else: what a round trip costs before any library is there."""
-
-    def __init__(self, address: str | tuple[str, int], *, looks: bool = False) -> None:
-        """``looks``: it waits as ours do, adaptively."""
-        self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        self._socket.connect(address)
-        if not isinstance(address, str):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = hiredis.Reader(notEnoughData=False)
-        self._receive = adaptive(self._socket) if looks else partial(self._socket.recv, CHUNK)
-
-    def __call__(self) -> None:
-        """One PING and its reply."""
-        self._socket.sendall(PING)
-        while True:
-            self._reader.feed(self._receive())
-            if self._reader.gets() is not False:
-                return
-
-    def send(self, command: bytes) -> None:
-        """One packed command of any kind and its reply."""
-        self._socket.sendall(command)
-        while self._reader.gets() is False:
-            self._reader.feed(self._socket.recv(1 << 20))
-
-    def two(self) -> None:
-        """Two of them, one after the other."""
-        self()
-        self()
-
-    def close(self) -> None:
-        self._socket.close()
+# --- the server -------------------------------------------------------------------
 
 
 class Server:
@@ -227,7 +214,7 @@ class Server:
         deadline = time.monotonic() + 20
         while True:
             try:
-                self.ping = RawPing(self.address)
+                self.raw = RawSocket(self.address)
                 break
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
@@ -251,7 +238,7 @@ class Server:
         return total / 1e9
 
     def close(self) -> None:
-        self.ping.close()
+        self.raw.close()
         self._process.kill()
         self._process.wait()
 
@@ -415,7 +402,9 @@ def as_line(record: dict[str, Any]) -> str:
     spread = "-".join(f"{value:g}" for value in record["spread"] or ())
     verdict = "yes" if record["reached"] else "NO"
     figure = f"{record['figure']:g} {record['unit']}"
+    floors = "; ".join(f"{name} {value:g}" for name, value in record["floors"].items())
     return (
         f"{record['work']:<58.58} {figure:>22} {'[' + spread + ']' if spread else '':<16} "
         f"{record['reach']:>14} {verdict:<4} {record['setting']:<15} {record['yardstick']} {record['note']}"
+        f"{' below: ' if floors else ''}{floors}"
     ).rstrip()

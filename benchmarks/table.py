@@ -83,6 +83,7 @@ def as_markdown(whole: dict[str, Any]) -> str:
             f"| {row['work']} | {row['setting']} | {row['figure']:,g} {row['unit']} | {spread} "
             f"| {row['reach']} | {'yes' if row['reached'] else '**no**'} | {beside} |"
         )
+    lines += floors_table(in_order(found))
     facts = next((one["machine"] for one in found if one["machine"]), {})
     lines += ["", ", ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""]
     lines += [
@@ -98,6 +99,25 @@ def as_markdown(whole: dict[str, Any]) -> str:
             told = " | ".join(str(quiet[name]) for name in names)
         lines.append(f"| `{' '.join([one['program'], *one['flags']])}` | {one['seconds']} | {told} |")
     return "\n".join(lines) + "\n"
+
+
+def floors_table(rows: list[dict[str, Any]]) -> list[str]:
+    """For the operations of one task per call: what of their figures is the wire, the calling of scripts,
+    commands and our client."""
+    rows = [row for row in rows if row.get("floors")]
+    if not rows:
+        return []
+    names = list(rows[0]["floors"])
+    lines = [
+        "",
+        f"| below it, in the same unit | setting | {' | '.join(names)} | with our client | reach |",
+        f"|---|---|{'---|' * len(names)}---|---|",
+    ]
+    for row in rows:
+        told = " | ".join(f"{row['floors'][name]:.2f}" for name in names)
+        figures = f"{row['setting']} | {told} | {row['figure']:.2f} | {row['reach']}"
+        lines.append(f"| {row['work']} | {figures} |")
+    return lines
 
 
 def main() -> None:
