@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _FINISHED = str(TaskState.FINISHED)
+_RUNNING = TaskState.RUNNING
 #: Said of an Arrow column whose cells are JSON text, in the metadata of its field.
 JSON_FIELD = {b"rushlight": b"json"}
 
@@ -304,13 +305,16 @@ def to_task(row: Sequence[Any], state: TaskState, condition: Mapping[str, Any] |
 
 def taken_task(row: Sequence[Any]) -> Task | None:
     """A task that was taken just now, of a row nobody else holds; None where a value is stored apart."""
-    if row[5] is not None or Spilled in map(type, row[4].values()):
+    wid, attempt, opts, key, xs, extra, created, seq, started, _, _, _ = row
+    if extra is not None or Spilled in map(type, xs.values()):
         return None
-    wid, attempt, opts, key, xs, _, created, seq, started, *_ = row
-    parts = (xs, None, None, None, None, wid, created / 1e6, started / 1e6, None, attempt)
+    created, started = created / 1e6, started / 1e6
     if opts is None:
-        return make_task(key, TaskState.RUNNING, *parts, None, seq)
-    return make_task(key, TaskState.RUNNING, *parts, seq=seq, **options_of(opts))
+        return make_task(
+            key, _RUNNING, xs, None, None, None, None, wid, created, started, None, attempt, None, seq
+        )
+    parts = (xs, None, None, None, None, wid, created, started, None, attempt)
+    return make_task(key, _RUNNING, *parts, seq=seq, **options_of(opts))
 
 
 _WORKER_KINDS: dict[str, Kind] = dict.fromkeys(WorkerInfo.__slots__, STR) | {

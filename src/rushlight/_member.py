@@ -157,10 +157,10 @@ class Member(Life):
 
     def settle_and_claim(self, verdict: Verdict, spilled: dict[str, bytes]) -> tuple[bool, list[bytes]]:
         """Settles one task and takes the next without waiting for one."""
-        told, number = self._told_of(verdict), self._next_number()
+        number = self._next_number()
 
         def pack(member: MemberArgs) -> list[bytes]:
-            call = self.store.scripts.settle_claim(member, self._worker, 1, told, number)
+            call = self.store.scripts.settle_claim(member, self._worker, 1, self._told_of(verdict), number)
             return [*self.store.keep_spilled(member[0], spilled), call]
 
         if spilled or not is_plain(verdict):

@@ -16,6 +16,7 @@ from ._lease import LeaseThread
 from ._member import Member, Verdict, is_plain
 from ._reader import TaskReader
 from ._records import Task, TaskState
+from ._store_finished import Rows
 from ._tables import StatedRow
 from ._unread import UNREADABLE, plain_parts
 from .errors import RushlightError, UnknownKey
@@ -72,7 +73,11 @@ class Taking(TaskReader):
 
     def _read_taken(self, values: list[bytes]) -> list[Task]:
         one = len(values) == 1
-        rows = [self._store.running_row(values[0])] if one else self._store.running_rows(values)
+        rows: Rows = [self._store.running_row(values[0])] if one else self._store.running_rows(values)
+        # Nearly always it is one, without options.
+        if one and rows[0][2] is None and (first := taken_task(rows[0])):
+            self._held[first.key] = first.attempt
+            return [first]
         tasks = [task for row in rows if (task := taken_task(row))]
         if len(tasks) < len(rows):
             tasks = self._as_tasks([StatedRow(TaskState.RUNNING, row) for row in rows])
