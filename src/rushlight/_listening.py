@@ -27,20 +27,24 @@ class Listener:
         self._store = store
         #: From which event on to listen, until when events are promised, and when leases or limits run out.
         self._event, self._promised, self._due = "", 0.0, 0.0
+        #: The places up to which the last look has seen.
+        self._seen = (0, 0)
 
     def look(self, finished: int, failures: int, wait: float) -> Ended:
-        """What has ended from these places on: at once, or where the look before has seen all, when there is
-        something new or ``wait`` seconds are over."""
+        """What has ended from these places on: at once, or where the look before has seen all up to there,
+        when there is something new or ``wait`` seconds are over."""
         now, most = time.monotonic(), _AT_ONCE
-        # Until it is known what there was, the next look is to see all.
+        # Until it is known what there was, the next look is to see all; as where what was seen was not taken.
         event, self._event = self._event, ""
+        if (finished, failures) != self._seen:
+            event = ""
         if event and now < min(self._promised - _LEFT, self._due):
             ended = self._store.ended_after(event, self._longest(wait), finished, failures, most)
         else:
             ended = self._store.ended(finished, failures, most, _PROMISE)
             self._promised, self._due = now + _PROMISE, now + ended.next_due
         if not ended.overdue and max(ended.next_finished - finished, ended.next_failures - failures) < most:
-            self._event = ended.event
+            self._event, self._seen = ended.event, (ended.next_finished, ended.next_failures)
         return ended
 
     def pause(self, seconds: float) -> bool:

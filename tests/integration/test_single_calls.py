@@ -50,32 +50,44 @@ def reading(controller: Controller) -> bool:
     return controller._feed._leading is not None
 
 
+def used(controller: Controller) -> dict[str, int]:
+    """Trips of this process, and the commands that the server has carried out."""
+    stores = (controller._sender._store, controller._feed._store)
+    links = [link for store in stores for link in (store.link, *store._idle)]
+    found = {"trips": sum(link.trips for link in links)}
+    with Rush(controller.network) as rush:
+        asked = rush._store.link.call(b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n").decode()
+    for line in asked.splitlines():
+        name, _, figures = line.removeprefix("cmdstat_").partition(":calls=")
+        if name in ("evalsha", "xread", "blpop"):
+            found[name] = int(figures.partition(",")[0])
+    return found
+
+
 def test_a_warm_call_costs_few_trips(controller: Controller) -> None:
     """The call and the wait for its end; for the worker one, with the result, and the wait for the next."""
-
-    def used() -> dict[str, int]:
-        stores = (controller._sender._store, controller._feed._store)
-        links = [link for store in stores for link in (store.link, *store._idle)]
-        found = {"trips": sum(link.trips for link in links)}
-        with Rush(controller.network) as rush:
-            asked = rush._store.link.call(b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n").decode()
-        for line in asked.splitlines():
-            name, _, figures = line.removeprefix("cmdstat_").partition(":calls=")
-            if name in ("evalsha", "xread", "blpop"):
-                found[name] = int(figures.partition(",")[0])
-        return found
-
     for i in range(20):
         assert i * i == controller.submit(square, i).result(PATIENCE)
-    before, n = used(), 200
+    before, n = used(controller), 200
     for i in range(n):
         assert i * i == controller.submit(square, i).result(PATIENCE)
-    per_call = {name: (m - before[name]) / n for name, m in used().items()}
+    per_call = {name: (m - before[name]) / n for name, m in used(controller).items()}
     # Push, result, claim; besides, the background looks after workers and leases.
     assert per_call["evalsha"] < 4
     assert per_call["trips"] < 2.5
     assert per_call["xread"] < 1.3
     assert per_call["blpop"] < 1.3
+
+
+def test_an_error_is_waited_for_once(controller: Controller) -> None:
+    """The thread that wants the result leaves a call that failed to the background, which does not wait for
+    another event: none may come for seconds."""
+    before = used(controller)
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            controller.submit(square, "no number").result(PATIENCE)
+    # Besides, the background may look while nobody waits.
+    assert used(controller)["xread"] - before["xread"] <= 3 + 1
 
 
 def test_a_result_that_nobody_asks_for_comes_all_the_same(controller: Controller) -> None:

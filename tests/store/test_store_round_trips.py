@@ -10,6 +10,8 @@ import pytest
 from ground import Ground, Stats
 from harness import Background, wait_until
 from rushlight import Rush, RushWorker
+from rushlight._listening import Listener
+from rushlight._store_calls import Ended
 
 #: What a script may do inside; a client that sent one of these by itself is seen by the trips of its links.
 WAITS = ("blpop", "xread")
@@ -242,3 +244,18 @@ def test_waiting_for_a_result_costs_three_trips(ground: Ground, rush: Rush, work
         worker.finish_task(key, {"y": 1})
         assert [key] == [task.key for task in waiting.result(30)]
     assert 3 == m.trips
+
+
+def test_ends_that_were_seen_and_not_taken_are_seen_again_at_once(ground: Ground) -> None:
+    """Who looks again from the same places is told the same, and does not wait for what comes next."""
+    (key,) = ground.begin(member := ground.member())
+    ground.fail(member, key)
+    listener = Listener(ground.store)
+    assert ([], [key]) == _keys_of(listener.look(0, 0, 5.0))
+    with Stats(ground.raw) as stats:
+        assert ([], [key]) == _keys_of(listener.look(0, 0, 5.0))
+    assert not {"xread", "blpop"} & stats.calls.keys()
+
+
+def _keys_of(ended: Ended) -> tuple[list[str], list[str]]:
+    return [row[3] for row in ended.finished], [row[3] for row in ended.failed]
