@@ -41,17 +41,10 @@ EXCEPTIONS: dict[tuple[str, str], tuple[int, str]] = {
     ("_manager.py", "Rush"): (60, "the contract's manager has this many verbs; it inherits the readers"),
 }
 
-#: Modules that may import ``redis``: those that connect and send.
-REDIS_MODULES = {
-    "_connect.py",
-    "_sentinel.py",
-    "_wire.py",
-    "_server.py",
-    "_scripts.py",
-    *(p.name for p in SRC.glob("_store*.py")),
-}
+#: Modules that may import ``redis``: those that connect.
+REDIS_MODULES = {"_dial.py", "_sentinel.py"}
 #: Libraries no worker may load before the user's own code asks for them.
-HEAVY = {"click", "numpy", "pandas", "polars", "pyarrow", "rich"}
+HEAVY = {"asyncio", "click", "numpy", "opentelemetry", "pandas", "polars", "pyarrow", "redis", "rich", "ssl"}
 
 
 def name_of(path: Path) -> str:
@@ -212,8 +205,8 @@ def test_every_declared_script_is_a_file() -> None:
     assert sorted(path.stem for path in LUA) == sorted(_scripts.NAMES)
 
 
-def test_redis_is_imported_only_where_commands_are_sent() -> None:
-    """The client library is known to the connecting layer alone."""
+def test_redis_is_imported_only_where_connections_are_made() -> None:
+    """The client library is known to those alone who open sockets."""
     users = {name_of(path) for path in MODULES if "redis" in imports_of(tree_of(path))}
     assert set() == users - REDIS_MODULES
 

@@ -1,7 +1,6 @@
 """Where the server is and how to reach it: settings, URL, secret, checks on first contact.
 
-redis-py owns sockets, TLS, authentication, Sentinel and Cluster discovery; ``_wire`` sends on the
-connections made here. Never sends a command of the store.
+``_dial`` opens the sockets, on which ``_wire`` sends. Never sends a command of the store.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import socket
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,10 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
-from redis.retry import Retry
+import hiredis
 
 from . import _server
-from ._sentinel import SentinelUrl
+from ._dial import NotLetIn, Place, ask, dial, reach
 from ._trust import bound_for_network
 from .errors import ConfigError, StoreError, StoreUnavailable, StoreVersion, StoreWarning, escaped
 
@@ -165,50 +156,15 @@ class StoreConfig:
 
     def connect(
         self, *, timeout: float | None = None, moved_to: tuple[str, int] | None = None
-    ) -> AbstractConnection:
-        """An open redis-py connection; raises redis-py's errors and StoreUnavailable. ``moved_to``: the node
+    ) -> socket.socket:
+        """An open socket; raises OSError, of which NotLetIn, and StoreUnavailable. ``moved_to``: the node
         of a cluster that has the network's keys, as another node told."""
         limit = self.connect_timeout if timeout is None else timeout
-        kind, settings = self._target(limit)
-        if moved_to is not None:
-            settings["host"], settings["port"] = moved_to
-        connection = kind(
-            **{
-                **settings,
-                "protocol": 2,
-                "socket_connect_timeout": limit,
-                # Until it is handed over: a server that takes connections and says nothing is not there.
-                "socket_timeout": limit,
-                "retry": Retry(NoBackoff(), 0),
-                **self.options,
-            }
-        )
-        connection.connect()
-        return connection
-
-    def _target(self, limit: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
         if self.url is None:
-            path = _server.ensure_server(timeout=max(limit, 10.0))
-            return UnixDomainSocketConnection, {"path": str(path)}
-        scheme = urlsplit(self.url).scheme
-        if scheme == "redis+sentinel":
-            sentinel = SentinelUrl.parse(self.url)
-            return (
-                SSLConnection if sentinel.tls else Connection,
-                sentinel.find_master(limit) | self._account(),
-            )
-        settings: dict[str, Any] = dict(parse_url(self.url.replace("redis+cluster", "redis", 1)))
-        if scheme == "unix":
-            settings["path"] = settings.pop("path", urlsplit(self.url).path)
-        kind: type[AbstractConnection] = settings.pop("connection_class", None) or Connection
-        settings.pop("max_connections", None)
-        return kind, settings | self._account()
-
-    def _account(self) -> dict[str, Any]:
+            return dial(Place(path=str(_server.ensure_server(timeout=max(limit, 10.0)))), limit)
         given = self.credential_provider
-        if given is None:
-            return {}
-        return {"credential_provider": _named(given) if isinstance(given, str) else given}
+        provider = _named(given) if isinstance(given, str) else given
+        return reach(self.url, limit, moved_to=moved_to, provider=provider, options=self.options)
 
 
 def _rebuilt(told: Mapping[str, Any]) -> StoreConfig:
@@ -317,11 +273,13 @@ def _checked(url: str, where: str) -> str:
     return url
 
 
-def check_server(connection: AbstractConnection, config: StoreConfig) -> None:
+def check_server(sock: socket.socket, config: StoreConfig) -> None:
     """First contact: StoreVersion for a server that lacks what Redis 6.2 has, a StoreWarning for one that
     may evict our data. A server that forbids asking is taken as it is."""
-    connection.send_command("COMMAND", "INFO", *_FLOOR)
-    known = _answer(connection)
+    known, memory = ask(sock, ("COMMAND", "INFO", *_FLOOR), ("INFO", "memory"))
+    for reply in (known, memory):
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOAUTH"):
+            raise NotLetIn(str(reply))
     if isinstance(known, list):
         missing = [name for name, entry in zip(_FLOOR, known, strict=True) if not entry]
         if missing:
@@ -330,8 +288,6 @@ def check_server(connection: AbstractConnection, config: StoreConfig) -> None:
                 "Redis 6.2 or later, or Valkey",
                 missing=missing,
             )
-    connection.send_command("INFO", "memory")
-    memory = _answer(connection)
     if isinstance(memory, bytes):
         fields = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line)
         policy = fields.get("maxmemory_policy", "noeviction")
@@ -342,13 +298,6 @@ def check_server(connection: AbstractConnection, config: StoreConfig) -> None:
                 StoreWarning,
                 stacklevel=2,
             )
-
-
-def _answer(connection: AbstractConnection) -> Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError:
-        return None
 
 
 def unavailable(config: StoreConfig, error: BaseException, doing: str = "reach") -> StoreUnavailable:

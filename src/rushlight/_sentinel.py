@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from .errors import ConfigError
 
 _PORT = 26379
@@ -53,7 +49,9 @@ class SentinelUrl:
         return cls(nodes, service, settings | tls, own | tls, query.get("ssl") == "true")
 
     def find_master(self, limit: float) -> dict[str, Any]:
-        """How to reach the master as of now; redis-py's ConnectionError where no sentinel tells of one."""
+        """How to reach the master as of now; ConnectionError where no sentinel tells of one."""
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
         from redis.sentinel import MasterNotFoundError, Sentinel
 
         asking = {
@@ -67,7 +65,7 @@ class SentinelUrl:
         try:
             host, port = sentinel.discover_master(self.service)
         except MasterNotFoundError as error:
-            raise redis.ConnectionError(str(error)) from error
+            raise ConnectionError(str(error)) from error
         finally:
             for client in sentinel.sentinels:
                 client.close()

@@ -19,12 +19,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import hiredis
-import redis
-from redis.connection import AbstractConnection
 
 from . import _scripts
 from ._cancel import Interrupted, check
 from ._connect import StoreConfig, check_server, passes, refusal, unavailable
+from ._dial import NotLetIn
 from ._sockets import CHUNK, adaptive, set_timeout
 from ._whereabouts import Whereabouts
 from .errors import StoreUnavailable
@@ -36,7 +35,7 @@ _MOST_REDIRECTS = 5
 #: How often a call loads the scripts anew, on a server that forgets them again and again.
 _MOST_LOADS = 10
 #: What a new connection may mend.
-_TROUBLE = (redis.RedisError, OSError, hiredis.HiredisError)
+_TROUBLE = (OSError, hiredis.HiredisError)
 T = TypeVar("T")
 First = Callable[[Any], object] | None
 
@@ -63,7 +62,6 @@ class Link:
         self.whereabouts = whereabouts or Whereabouts()
         self._checked = checked
         self._lock = threading.Lock()
-        self._connection: AbstractConnection | None = None
         self._socket: Any = None
         self._reader: Any = None
         self._receive: Any = None
@@ -82,10 +80,10 @@ class Link:
     def connect(self) -> None:
         """Connects now; raises StoreUnavailable or StoreVersion."""
         with self._lock:
-            if self._connection is None:
+            if self._socket is None:
                 try:
                     self._open(self.config.connect_timeout)
-                except (redis.RedisError, OSError) as error:
+                except OSError as error:
                     raise unavailable(self.config, error) from error
 
     def call(self, command: bytes, *, wait: float | None = None, instead: bytes = b"") -> Any:
@@ -212,12 +210,12 @@ class Link:
         while True:
             try:
                 if trouble is None:
-                    if self._connection is None:
+                    if self._socket is None:
                         self._open(self.config.connect_timeout)
                     if self.interrupted:
                         raise Interrupted
                     return action()
-            except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+            except NotLetIn as error:
                 self._drop()
                 raise unavailable(self.config, error) from error
             except StoreUnavailable as error:
@@ -265,7 +263,7 @@ class Link:
             for reply in replies:
                 # These only a new connection mends: it loads the scripts and sends all again.
                 if type(reply) is hiredis.ReplyError and (passes(reply) or str(reply).startswith("NOSCRIPT")):
-                    raise redis.ConnectionError(str(reply))
+                    raise ConnectionError(str(reply))
             self._owed.popleft()
             self._answers.append(replies)
 
@@ -273,10 +271,10 @@ class Link:
         """Sends without reading; returns the descriptor to wait on. The answer is read by ``receive``."""
         with self._lock:
             try:
-                if self._connection is None:
+                if self._socket is None:
                     self._open(self.config.connect_timeout)
                 self._socket.sendall(command)
-            except (redis.RedisError, OSError) as error:
+            except OSError as error:
                 self._drop()
                 raise unavailable(self.config, error) from error
             self.trips += 1
@@ -322,23 +320,22 @@ class Link:
         self._lock = threading.Lock()
         if self._socket is not None:
             os.close(self._socket.detach())
-        self._connection = self._socket = self._reader = None
+        self._socket = self._reader = None
         self._owed.clear()
         self._answers.clear()
 
     def _open(self, limit: float) -> None:
-        connection = self.config.connect(timeout=limit, moved_to=self.whereabouts.moved_to)
+        plain: Any = self.config.connect(timeout=limit, moved_to=self.whereabouts.moved_to)
         try:
             if not self._checked:
-                check_server(connection, self.config)
+                check_server(plain, self.config)
                 self._checked = True
-            plain: Any = connection._sock
             set_timeout(plain, self.config.timeout)
             self._limit = self.config.timeout
         except BaseException:
-            connection.disconnect()
+            plain.close()
             raise
-        self._connection, self._socket = connection, plain
+        self._socket = plain
         self._reader = hiredis.Reader(notEnoughData=False)
         self._receive = adaptive(plain) if self.config.adaptive else partial(plain.recv, CHUNK)
         if self._owed:
@@ -358,7 +355,7 @@ class Link:
         replies = self._read(n, asleep=wait is not None)
         for reply in replies:
             if type(reply) is hiredis.ReplyError and passes(reply):
-                raise redis.ConnectionError(str(reply))
+                raise ConnectionError(str(reply))
         return replies
 
     def _allow(self, wait: float | None) -> None:
@@ -376,7 +373,7 @@ class Link:
                 if reply is False:
                     data = self._socket.recv(CHUNK) if asleep else self._receive()
                     if not data:
-                        raise redis.ConnectionError("the server closed the connection")
+                        raise ConnectionError("the server closed the connection")
                     reader.feed(data)
                 else:
                     replies.append(reply)
@@ -385,21 +382,24 @@ class Link:
                     if asleep and self._first is not None and len(replies) == 1:
                         self._first(reply)
         except BlockingIOError as error:
-            raise redis.TimeoutError(f"no answer within {self.config.timeout:g} s") from error
+            raise TimeoutError(f"no answer within {self.config.timeout:g} s") from error
         return replies
 
     def _load_scripts(self) -> None:
-        bodies = [_scripts.load(name).body for name in _scripts.NAMES]
-        self._socket.sendall(b"".join(command(b"SCRIPT", b"LOAD", body) for body in bodies))
-        for reply in self._read(len(bodies)):
+        # One by one: the server compiles the first while the last are put together.
+        for name in _scripts.NAMES:
+            self._socket.sendall(command(b"SCRIPT", b"LOAD", _scripts.load(name).body))
+        for reply in self._read(len(_scripts.NAMES)):
             if isinstance(reply, hiredis.ReplyError):
-                raise redis.ConnectionError(str(reply)) if passes(reply) else refusal(reply, self.config)
+                raise ConnectionError(str(reply)) if passes(reply) else refusal(reply, self.config)
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        self._socket = self._reader = None
-        if connection is not None:
-            connection.disconnect()
+        sock, self._socket = self._socket, None
+        self._reader = None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
 
 def _forget_all() -> None:
