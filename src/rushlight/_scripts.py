@@ -7,11 +7,11 @@ Scripts are addressed by their digest, so that two releases can share one server
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 import hiredis
 
@@ -107,35 +107,57 @@ class Script:
     sha: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """A function or variable of a shared part, and the words its text is made of."""
+
+    name: str
+    text: str
+    words: frozenset[str]
+
+
 def _read(name: str) -> str:
-    return files("rushlight").joinpath("lua", *name.split("/")).read_text(encoding="utf-8")
+    # Not importlib.resources, whose own imports take longer than all that is read here.
+    found = pkgutil.get_data("rushlight", f"lua/{name}.lua")
+    if found is None:
+        raise FileNotFoundError(f"rushlight/lua/{name}.lua")
+    return found.decode()
 
 
 @cache
 def load(name: str) -> Script:
     """The script ``lua/<name>.lua``. Each ``-- include:`` line stands for what the code behind it needs of
     the named files and no later line brings: every function costs at every call, used or not."""
-    before, *rest = re.split(r"(?m)^-- include: (.*)\n", _read(f"{name}.lua"))
+    before, *rest = re.split(r"(?m)^-- include: (.*)\n", _read(name))
     body, words = "", set[str]()
     for parts, code in zip(reversed(rest[::2]), reversed(rest[1::2]), strict=True):
         words.update(re.findall(r"\w+", code))
-        shared = "\n".join(_read(f"lib/{part}.lua") for part in parts.split())
-        body = _needed(shared, words) + code + body
+        body = _needed(parts.split(), words) + code + body
     body = before + body
     return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
 
 
-def _needed(shared: str, words: set[str]) -> str:
-    """The definitions of ``shared`` that ``words`` name, or one of them does; takes their names off."""
+def _needed(parts: list[str], words: set[str]) -> str:
+    """The definitions of the parts that ``words`` name, or one of them does; takes their names off."""
     kept: list[str] = []
-    for definition in reversed(re.split(r"(?m)^(?=local )", shared)[1:]):
-        found = re.findall(r"\w+", definition)
-        name = found[2] if found[1] == "function" else found[1]
-        if name in words:
-            kept.append(definition)
-            words.update(found)
-            words.discard(name)
+    for part in reversed(parts):
+        for one in _definitions(part):
+            if one.name in words:
+                kept.append(one.text)
+                words |= one.words
+                words.discard(one.name)
     return "".join(reversed(kept))
+
+
+@cache
+def _definitions(part: str) -> tuple[_Definition, ...]:
+    """What ``lua/lib/<part>.lua`` has, the last first, as each may use those before it."""
+    found = []
+    for text in reversed(re.split(r"(?m)^(?=local )", _read(f"lib/{part}"))[1:]):
+        words = re.findall(r"\w+", text)
+        name = words[2] if words[1] == "function" else words[1]
+        found.append(_Definition(name, text, frozenset(words)))
+    return tuple(found)
 
 
 class Packer:
