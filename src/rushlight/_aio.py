@@ -6,20 +6,22 @@ interrupted: it is done or not, as if its reply had been lost.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from . import _cancel, _inputs
 from ._logs import LogReader
 from ._reader import TaskReader
 from ._records import Task
 from ._roster import WorkerReader
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +43,9 @@ class Threads:
 
     async def run(self, call: Callable[[], T], *, waits: bool, undo: Callable[[], None] | None = None) -> T:
         """What the call returns. ``undo`` is called where it was given up and then succeeded all the same."""
+        # Here, as every worker imports this module and hardly any awaits.
+        import asyncio
+
         token = _cancel.CancelToken()
         context = contextvars.copy_context()
         context.run(_cancel.current.set, token)
@@ -69,10 +74,14 @@ class Threads:
 
     async def undone(self) -> None:
         """Waits until all that was given up so far is undone: moments."""
+        import asyncio
+
         for ending in tuple(self._ending):
             await asyncio.wrap_future(ending)
 
     def _shared(self, call: Callable[[], T]) -> Future[T]:
+        from concurrent.futures import ThreadPoolExecutor
+
         with self._lock:
             if self._short is None or self._owner != os.getpid():
                 self._short = ThreadPoolExecutor(_SHORT, thread_name_prefix="rushlight-aio")

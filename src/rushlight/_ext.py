@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 # The codes are the wire format: a number is never given a second meaning.
 TUPLE: Final = 1
@@ -86,6 +85,9 @@ def _pack_zone(zone: tzinfo | None) -> bytes | None:
         kind = b"N" if names else b"O"
         microseconds: bytes = (offset // _MICROSECOND).to_bytes(8, "big", signed=True)
         return kind + microseconds + "".join(names).encode("utf-8", "surrogatepass")
+    # Its place in the library is looked for when it is imported, which is a while for a type that is rare.
+    from zoneinfo import ZoneInfo
+
     if type(zone) is ZoneInfo and zone.key is not None and _ZONE_KEY.fullmatch(zone.key):
         return b"Z" + zone.key.encode("ascii")
     return None
@@ -98,6 +100,8 @@ def _zone(data: bytes) -> tzinfo | None:
     if kind == b"U" and not rest:
         return UTC
     if kind == b"Z":
+        from zoneinfo import ZoneInfo
+
         key = rest.decode("ascii")
         if not _ZONE_KEY.fullmatch(key):
             raise ValueError("not the name of a time zone")

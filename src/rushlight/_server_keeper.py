@@ -227,7 +227,8 @@ class Keeper:
         os.close(read)
 
     def _wait_until_ready(self) -> str:
-        deadline = time.monotonic() + self.patience
+        began = time.monotonic()
+        deadline = began + self.patience
         while self._alive():
             try:
                 self.wire = self.wire or Wire(self.path, 5.0)
@@ -241,7 +242,8 @@ class Keeper:
                 self._hang_up()
                 if time.monotonic() >= deadline:
                     os.kill(self.server, signal.SIGKILL)
-            pause(0.005)
+            # A server that comes up at once is met at once; one that reads its data for long is left to that.
+            pause(min((time.monotonic() - began) / 20, 0.1))
         late = f" (did not listen within {self.patience:.1f} s)" if time.monotonic() >= deadline else ""
         return f"failed\n{outcome(self.status)}{late}"
 

@@ -107,8 +107,8 @@ class Supervisor:
         self._signals = SignalPipe(SIGNALS)
         self._watch.add(self._signals.fileno(), partial(self._on_signals, self._signals))
         self._listen()
-        # Pages stay shared with forked processes while nobody writes to them, and the collector would.
-        gc.collect()
+        # Pages stay shared with forked processes while nobody writes to them, and the collector would. What
+        # imports leave to be collected is not worth the time it takes to look for it.
         gc.freeze()
         self._start_guard()
         if self._options.parent is not None:

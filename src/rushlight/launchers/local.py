@@ -10,16 +10,17 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ..errors import LaunchError
 from ._base import RUNNING, Handle, HandleState, WorkerCommand, exited
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: How long a supervisor may take to kill its workers and say so before it is killed itself, seconds.
 _PATIENCE = 5.0
@@ -65,6 +66,10 @@ class LocalLauncher:
 
     def launch(self, command: WorkerCommand, n: int) -> list[Handle]:
         """Starts one supervisor for all n workers: one handle."""
+        # Here, as workers import this module too and start none.
+        import subprocess
+        import tempfile
+
         argv = command.with_option("launcher", self.name).for_workers(n)
         if not command.outlive:
             argv.append(f"--parent={os.getpid()}")
@@ -162,11 +167,13 @@ class LocalLauncher:
                 os.kill(int(handle.id), number)
 
     def _wait(self, handle: Handle, deadline: float) -> bool:
+        from subprocess import TimeoutExpired
+
         process = self._processes.get(handle.id)
         if process is not None:
             try:
                 process.popen.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 return False
             return True
         pause = 0.001
