@@ -32,7 +32,7 @@ PUBLIC_METHODS = 25
 
 #: Budgets that are exceeded on purpose: (file, name) -> (limit, why). Numbers only go down.
 EXCEPTIONS: dict[tuple[str, str], tuple[int, str]] = {
-    ("_wire.py", ""): (410, "one connection, one class: calls, parts, posts and waits share what comes back"),
+    ("_wire.py", ""): (408, "one connection, one class: calls, parts, posts and waits share what comes back"),
     ("_inline.py", "InlineController"): (28, "a controller's constructor and verbs, in one place"),
     ("_controller.py", "Controller"): (
         22,

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 #: Bytes read at once.
@@ -31,6 +32,14 @@ def set_timeout(sock: Any, seconds: float) -> None:
     value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def shut(sock: Any) -> None:
+    """Ends the connection of a socket, if there is one: whoever waits on it goes on, and the other side hears
+    of it even where a forked process has a copy."""
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def adaptive(sock: Any) -> Callable[[], bytes]:

@@ -6,10 +6,8 @@ resending may: that is the scripts' and the readers' promise. Fork- and thread-s
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import socket
 import threading
 import time
 import weakref
@@ -24,7 +22,7 @@ from . import _scripts
 from ._cancel import Interrupted, check
 from ._connect import StoreConfig, check_server, passes, refusal, unavailable
 from ._dial import NotLetIn
-from ._sockets import CHUNK, adaptive, set_timeout
+from ._sockets import CHUNK, adaptive, set_timeout, shut
 from ._whereabouts import Whereabouts
 from .errors import StoreUnavailable
 
@@ -306,14 +304,16 @@ class Link:
         """For another thread than the one that waits here: its call, and any later one, raises
         Interrupted."""
         self.interrupted = True
-        sock = self._socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        shut(self._socket)
 
     def close(self) -> None:
         with self._lock:
             self._drop()
+
+    def __del__(self) -> None:
+        # Whoever lets go of a link is done with it: no reason for Python to warn of an open socket.
+        if self._socket is not None:
+            self._socket.close()
 
     def forget(self) -> None:
         """In a forked child: lets go of the parent's socket without a word on it."""
@@ -394,11 +394,9 @@ class Link:
                 raise ConnectionError(str(reply)) if passes(reply) else refusal(reply, self.config)
 
     def _drop(self) -> None:
-        sock, self._socket = self._socket, None
-        self._reader = None
+        sock, self._socket, self._reader = self._socket, None, None
+        shut(sock)
         if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
 

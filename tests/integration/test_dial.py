@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -129,6 +132,18 @@ def test_what_is_imported_for_it(guarded: Guarded, way: str, loaded: str) -> Non
     """redis-py only where the URL asks for more than a plain connection."""
     url = by(guarded.url("tcp", "ann:p%40ss@", 0), way)
     assert loaded == ended(run_python(LOADED, url)).strip()
+
+
+def test_a_rush_that_is_let_go_of(network: str) -> None:
+    """Its connection is closed with it, without a warning of an open socket."""
+    rush = Rush(network)
+    left = weakref.ref(rush._store.link._socket)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del rush
+        gc.collect()
+    assert None is left()
+    assert [] == [warning for warning in caught if warning.category is ResourceWarning]
 
 
 def test_which_urls_are_plain() -> None:
