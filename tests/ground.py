@@ -181,7 +181,7 @@ def lose_reply(owner: Any) -> None:
     def without_reply(commands: bytes, n: int, wait: float | None) -> list[Any]:
         link._exchange = exchange
         exchange(commands, n, wait)
-        raise redis.ConnectionError("the reply is lost")
+        raise ConnectionError("the reply is lost")
 
     link._exchange = without_reply
 

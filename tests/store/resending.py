@@ -200,7 +200,7 @@ def line(lose: int | None = None) -> Iterator[Line]:
         heard.sent.append((commands, n))
         replies = exchange(self, commands, n, wait)
         if number == lose:
-            raise redis.ConnectionError("the reply is lost")
+            raise ConnectionError("the reply is lost")
         return replies
 
     def packing(self: Packer, name: str, *args: Any) -> bytes:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
 
 from harness import Server
 from rushlight import _names
@@ -229,7 +228,7 @@ def lost_until(store: Store, meanwhile: Callable[[], None]) -> Iterator[None]:
         replies = exchange(commands, n, wait)
         if next(numbers) == 2:
             meanwhile()
-            raise redis.ConnectionError("the reply is lost")
+            raise ConnectionError("the reply is lost")
         return replies
 
     store.link._exchange = exchanging  # type: ignore[method-assign]
