@@ -106,7 +106,7 @@ def _live(job: ChildJob) -> Outcome:
         outcome = _tell(error, ready=True)
     else:
         outcome = Outcome(Report("returned"), 0)
-    return _leave(ready, outcome)
+    return _leave(job, ready, outcome)
 
 
 def _settle_in(job: ChildJob) -> None:
@@ -191,12 +191,13 @@ def _open_log(store: Store, worker_id: str, level: str | int | None) -> NetworkH
     return handler
 
 
-def _leave(ready: Ready, outcome: Outcome) -> Outcome:
+def _leave(job: ChildJob, ready: Ready, outcome: Outcome) -> Outcome:
     """Flushes the log and leaves the network. A worker whose loop failed stays a member: its supervisor
     ends it, with the failure."""
     try:
         ready.log.close()
         if outcome.report.kind == "returned":
+            job.channel.send(event="leaving")
             ready.worker.set_terminated()
     except RushlightError:
         # The supervisor's own report says the rest, once the server is back.

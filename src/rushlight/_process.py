@@ -23,6 +23,8 @@ from ._verdict import Report, Verdict, judge
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 #: Seconds a worker may take to exit after its loop has ended.
 EXIT_TIME = 10.0
+#: And where all are to end now.
+_LAST_MOMENT = 2.0
 NEVER = float("inf")
 
 
@@ -30,9 +32,9 @@ NEVER = float("inf")
 class WorkerProcess:
     """A process that is a worker, or becomes one once it is ``admitted`` to the network.
 
-    ``ran``: its loop was begun. ``killed``: why it was killed from here. ``deadline``: monotonic time at
-    which it is to be killed, because of ``overdue``. ``journal``: where it writes what it is at, if it does.
-    ``memory``: the most it may have.
+    ``ran``: its loop was begun. ``leaving``: and has returned. ``killed``: why it was killed from here.
+    ``deadline``: monotonic time at which it is to be killed, because of ``overdue``. ``journal``: where it
+    writes what it is at, if it does. ``memory``: the most it may have.
     """
 
     card: WorkerCard
@@ -40,6 +42,7 @@ class WorkerProcess:
     capture: Capture
     admitted: bool = False
     ran: bool = False
+    leaving: bool = False
     report: Report | None = None
     killed: str | None = None
     deadline: float = NEVER
@@ -77,6 +80,15 @@ class WorkerProcess:
         self.deadline = NEVER
         _children.kill_group(self.born.pid)
 
+    def stop(self, reason: str) -> None:
+        """Kills the process, unless it is about to exit by itself: the network may know already that its
+        worker has left, and the user's code may have something to do at its exit."""
+        self.hear()
+        if self.leaving:
+            self.limit(_LAST_MOMENT, f"{reason}, and it did not exit within {_LAST_MOMENT:g} s")
+        else:
+            self.kill(reason)
+
     def hear(self) -> list[dict[str, Any]] | None:
         """Takes in what the process has said of itself; the messages, None once it says no more."""
         messages = self.born.channel.receive()
@@ -85,6 +97,8 @@ class WorkerProcess:
         for message in messages:
             if message["event"] == "running":
                 self.ran = True
+            elif message["event"] == "leaving":
+                self.leaving = True
             elif message["event"] == "ended":
                 self.report = Report(**message["report"])
                 self.limit(EXIT_TIME, f"did not exit within {EXIT_TIME:g} s after its loop had ended")

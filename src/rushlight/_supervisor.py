@@ -357,7 +357,7 @@ class Supervisor:
         for worker in self._workers:
             worker.start_at = None
             if worker.process is not None:
-                worker.process.kill(reason)
+                worker.process.stop(reason)
 
     def _start_guard(self) -> None:
         """Starts the guard, or another one if somebody killed it."""

@@ -6,6 +6,7 @@ line, so that the ``network`` fixture finds what a test has left behind.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -620,6 +621,31 @@ def test_a_second_signal_does_not_wait(kit: Kit) -> None:
     os.kill(int(handle.id), signal.SIGTERM)
     assert 0 == kit.exit_code(handle)
     assert "told to stop by SIGTERM" == kit.ended(WorkerState.KILLED).reason
+
+
+def saving(worker: RushWorker, gate: str, saved: str) -> None:
+    """Returns at once, and has something left to do at its process's exit."""
+
+    def save() -> None:
+        while not os.path.exists(gate):
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.2)
+        Path(saved).touch()
+
+    atexit.register(save)
+
+
+def test_a_worker_that_has_left_may_exit(kit: Kit, tmp_path: Path) -> None:
+    """Where all are to end now, a worker whose loop has returned still has a moment to exit by itself."""
+    gate, saved = tmp_path / "gate", tmp_path / "saved"
+    handle = kit.start(saving, kwargs={"gate": str(gate), "saved": str(saved)})
+    kit.until_state(WorkerState.TERMINATED)
+    os.kill(int(handle.id), signal.SIGQUIT)
+    gate.touch()
+    assert 0 == kit.exit_code(handle)
+    info = kit.ended(WorkerState.TERMINATED)
+    assert (0, None) == (info.exit_code, info.reason)
+    assert saved.exists()
 
 
 def _letter(kit: Kit) -> bytes:
