@@ -243,6 +243,16 @@ def stated_block(rows: Sequence[StatedRow]) -> Block:
     return block
 
 
+def mixed(schema: Schema, blocks: Sequence[Block], conditions: bool, *, state: bool = True) -> Schema:
+    """What the schema and these blocks have, and the columns of states and conditions asked for."""
+    asked = ((STATE,) if state else ()) + (CONDITION if conditions else ())
+    left_out = {STATE, *CONDITION}.difference(asked)
+    schema = schema.widened(dict.fromkeys(asked, STR))
+    for block in blocks:
+        schema = schema.widened({c: kind for c, kind in block.kinds.items() if c not in left_out})
+    return schema
+
+
 def _text(value: Any) -> str | None:
     return None if value is None else escaped(value if type(value) is str else str(value))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec.msgpack
@@ -185,15 +185,15 @@ class Codec:
         the time.
         """
         joined = b"".join((_header(len(parts), 0x90, 0xDC), *parts))
-        if names is not None:
-            with _collector_paused(), suppress(Exception):
-                return self._records.alike(names)(joined)
         try:
+            decode = self._records.decode if names is None else self._records.alike(names)
             if len(parts) <= _FEW:
-                return self._records.decode(joined)
+                return decode(joined)
             with _collector_paused():
-                return self._records.decode(joined)
+                return decode(joined)
         except Exception as error:
+            if names is not None:
+                return self.decode_records(parts)
             raise self._blamed_record(parts, error) from error
 
     def _blamed_record(self, parts: Sequence[bytes], error: Exception) -> RushlightError:

@@ -16,11 +16,17 @@ from itertools import repeat
 from operator import call
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import msgspec.structs
+
 from ._blocks import SIDES, Block, Column, Schema, Shape
 from ._columns import EXACT_FLOAT, FLOAT, SPILLED, Kind, join, kind_of, maker, packs, to_series
+from ._record_decoder import Names, names_in
 
 if TYPE_CHECKING:
     import polars as pl
+
+_XS = SIDES[0]
 
 
 def _maker(kind: Kind) -> Callable[[str, list[Any], bool], Any] | None:
@@ -36,13 +42,16 @@ class FewRows:
 
     schema: Schema
     keys: tuple[tuple[str, ...], ...]
+    #: The shape and the names of a row that has a value in each column.
+    shape: Shape
+    names: Names
     #: The one type of each column's values; None where each value must be looked at.
     types: tuple[type | None, ...]
     #: Where integers stand, and the largest that changes nothing.
     integers: tuple[tuple[int, int], ...]
     makers: tuple[Callable[[str, list[Any], bool], Any] | None, ...]
     columns: tuple[tuple[Column, str, Kind], ...]
-    names: tuple[str, ...]
+    titles: tuple[str, ...]
     #: The makers, where every column has one.
     plain: tuple[Callable[[str, list[Any], bool], Any], ...]
     frame_type: Callable[[list[Any]], Any]
@@ -59,11 +68,15 @@ class FewRows:
         if SPILLED in kinds:
             return None
         makers = tuple(map(_maker, kinds))
+        keys = tuple(
+            tuple(name for group, name in schema.kinds if group == side) for side in range(len(SIDES))
+        )
+        shape = tuple(names or None for names in keys)
         return cls(
             schema=schema,
-            keys=tuple(
-                tuple(name for group, name in schema.kinds if group == side) for side in range(len(SIDES))
-            ),
+            keys=keys,
+            shape=shape,
+            names=names_of(shape),
             types=tuple(kind.type if make else None for kind, make in zip(kinds, makers, strict=True)),
             integers=tuple(
                 (i, 2**63 - 1 if kind.wide else EXACT_FLOAT)
@@ -72,17 +85,31 @@ class FewRows:
             ),
             makers=makers,
             columns=tuple((column, schema.names[column], kind) for column, kind in schema.kinds.items()),
-            names=tuple(schema.names.values()),
+            titles=tuple(schema.names.values()),
             plain=tuple(make for make in makers if make) if all(makers) else (),
             frame_type=type(frame),
         )
 
+    def shape_of(self, row: Sequence[Any]) -> Shape:
+        """Which keys a row has of which there are ``values``; where it has all, always the same object."""
+        if isinstance(row[_XS], msgspec.Struct):
+            return self.shape
+        shape = tuple([None if (part := row[at]) is None else tuple(part) for at in SIDES])
+        return self.shape if shape == self.shape else shape
+
     def values(self, row: Sequence[Any]) -> list[Any] | None:
-        """The row in the order of the schema; None with a column or a type the schema has not."""
+        """The row in the order of the schema; None with a column or a type the schema has not, and for
+        objects in the place of dicts that do not have all columns."""
         values = [row[3]]
+        named = isinstance(row[_XS], msgspec.Struct)
         for at, keys in zip(SIDES, self.keys, strict=True):
             part = row[at]
-            if not part:
+            if named:
+                if (() if part is None else names_in(part)) != keys:
+                    return None
+                if part is not None:
+                    values += msgspec.structs.astuple(part)
+            elif not part:
                 values.extend([None] * len(keys))
             elif tuple(part) == keys:
                 values.extend(part.values())
@@ -104,23 +131,37 @@ class FewRows:
         return values
 
 
+def names_of(shape: Shape) -> Names:
+    """A row's names in the order of a record."""
+    xs, ys, xs_extra, ys_extra = shape
+    return xs, xs_extra, ys, ys_extra
+
+
 class Tail:
     """The newest rows as columns, up to ``SIZE`` of them, as making these anew each time costs more and
     more. ``take`` adds some, ``block`` shows all of them."""
 
     SIZE = 24
 
-    __slots__ = ("_attempts", "_lists", "_opts", "_seqs", "_shape_at", "_shapes", "few", "n")
+    __slots__ = ("_attempts", "_lists", "_opts", "_seqs", "_shape_at", "_shapes", "few", "n", "whole")
 
     def __init__(self, few: FewRows) -> None:
         self.few = few
         self.n = 0
+        #: Whether the last row had a value in each column.
+        self.whole = False
         self._lists: list[list[Any]] = [[] for _ in few.columns]
         self._shapes: dict[Shape, int] = {}
         self._shape_at = array("I")
         self._attempts = array("q")
         self._seqs = array("q")
         self._opts: list[Any] = []
+
+    def next(self) -> Tail:
+        """The one behind it, when this is full."""
+        tail = Tail(self.few)
+        tail.whole = self.whole
+        return tail
 
     def take(self, rows: Sequence[Sequence[Any]]) -> bool:
         """False, and nothing is added, where one of them would change the schema."""
@@ -130,7 +171,8 @@ class Tail:
         for row, values in zip(rows, listed, strict=True):
             # A loop in C: there may be hundreds of columns.
             deque(map(list.append, self._lists, values or ()), maxlen=0)
-            shape = tuple([None if (part := row[at]) is None else tuple(part) for at in SIDES])
+            shape = self.few.shape_of(row)
+            self.whole = shape is self.few.shape
             self._shape_at.append(self._shapes.setdefault(shape, len(self._shapes)))
             self._attempts.append(row[1])
             self._seqs.append(row[7])
@@ -147,7 +189,7 @@ class Tail:
         try:
             made: list[Any] | None
             if few.plain:
-                made = list(map(call, few.plain, few.names, self._lists, repeat(True)))
+                made = list(map(call, few.plain, few.titles, self._lists, repeat(True)))
             else:
                 made = self._columns(cells)
         except UnicodeEncodeError:

@@ -271,7 +271,7 @@ class FrozenStore:
         finished = self._rows[TaskState.FINISHED][cursor:] if TaskState.FINISHED in states else []
         return self._view(found, finished, self._said() if TaskState.FAILED in states else [])
 
-    def finished_view(self, cursor: int) -> View:
+    def finished_view(self, cursor: int, *_: object, **_how: object) -> View:
         return self.view([TaskState.FINISHED], cursor)
 
     def _view(

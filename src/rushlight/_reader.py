@@ -150,7 +150,7 @@ class TaskReader(Waits, Counting):
             at = self._places
             view, seen = seen, None
             if view is None or view.cursor != at:
-                view = self._store.finished_view(at) if states is FINISHED else self._store.view(states, at)
+                view = self._ask(states, at)
             if view.epoch != self._read_epoch:
                 self._read_epoch = view.epoch
                 self._finished.clear()
@@ -159,18 +159,25 @@ class TaskReader(Waits, Counting):
                 self._stream_ready.clear()
                 if at:
                     continue
-            # Who comes to where places were cut off goes on behind them.
-            self._finished.holes.skip(len(self._finished), max(0, view.cursor - self._places))
+            if view.cursor > at:
+                # Who comes to where places were cut off goes on behind them.
+                self._finished.holes.skip(len(self._finished), view.cursor - at)
             if not view.finished:
                 return view
             with suppress(Restarted):
                 self._take_in(view, as_)
                 return view
 
+    def _ask(self, states: Collection[TaskState], at: int) -> View:
+        if states is not FINISHED:
+            return self._store.view(states, at)
+        return self._store.finished_view(at, self._read_epoch, meanwhile=self._finished.make_ready)
+
     def _take_in(self, view: View, as_: str) -> None:
         pack = as_ not in ("dicts", "tasks")
         if view.n_finished - view.cursor == len(view.finished) < 100:  # no care for memory and garbage
-            self._add(view.finished, self._store.rows(view.finished), pack=pack)
+            names = self._finished.names(few=True) if pack else None
+            self._add(view.finished, self._store.rows(view.finished, names), pack=pack)
             return
         with closing(self._store.finished_parts(view)) as parts:
             for records in parts:
@@ -179,7 +186,8 @@ class TaskReader(Waits, Counting):
                     self._add(records, self._store.rows(records, names), pack=pack, many=True)
 
     def _add(self, records: list[bytes], rows: Rows, **how: bool) -> None:
-        self._finished.holes.skip(len(self._finished), len(records) - len(rows))
+        if len(rows) < len(records):
+            self._finished.holes.skip(len(self._finished), len(records) - len(rows))
         self._finished.extend(rows, **how)
 
     @property

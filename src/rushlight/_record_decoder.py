@@ -6,7 +6,7 @@ form for is left to the hook it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Final
@@ -68,3 +68,19 @@ def field_values(objects: Sequence[msgspec.Struct]) -> dict[str, list[Any]]:
         return {name: list(map(attrgetter(f"f{i}"), objects)) for i, name in enumerate(names)}
     flat = list(chain.from_iterable(map(msgspec.structs.astuple, objects)))
     return {name: flat[i :: len(names)] for i, name in enumerate(names)}
+
+
+def names_in(part: Mapping[str, Any] | msgspec.Struct) -> tuple[str, ...]:
+    """The names that a dict, or such an object, has."""
+    return part.__struct_encode_fields__ if isinstance(part, msgspec.Struct) else tuple(part)
+
+
+def with_dicts(rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The same records, with dicts in the place of such objects."""
+    return [tuple(map(_with_dict, row)) for row in rows]
+
+
+def _with_dict(part: Any) -> Any:
+    if not isinstance(part, msgspec.Struct):
+        return part
+    return dict(zip(names_in(part), msgspec.structs.astuple(part), strict=True))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import hiredis
@@ -58,22 +59,34 @@ class FinishedReads(StoreBase):
     #: Places that were cut off, as far as this client has heard. Only grows, until a reset.
     _base = 0
 
-    def finished_view(self, cursor: int, event: str = "", seconds: float = 0.0, known: str = "") -> View:
-        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` and the epoch ``known`` (see
-        ``watch``) once anything has changed since, or the time is over: the server answers a wait and what is
-        asked behind it together."""
-        state, base = command("HMGET", self.keys["control"], "epoch", "base"), self._base
+    def finished_view(
+        self,
+        cursor: int,
+        known: str = "",
+        *,
+        event: str = "",
+        seconds: float = 0.0,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> View:
+        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` (see ``watch``) once
+        anything has changed since, or the time is over: the server answers a wait and what is asked behind it
+        together. ``known``: the epoch in which ``cursor`` was reached. ``meanwhile`` is done before the
+        answer is read."""
+        state, base = self._state, self._base
         records_from = command(*self._first(cursor, base))
-        # Between two looks at the epoch, which comes never again, instead of in a transaction. What was cut
-        # off only grows: the same still behind the records, it was the same for them.
-        before: bytes | None = b"0"
-        records, (after, cut) = [], (b"1", base)
+        # Between two looks at the epoch, which comes never again, instead of in a transaction: the first may
+        # be an earlier call's. What was cut off only grows: the same still behind the records, it was the
+        # same for them.
+        before: bytes | None = known.encode() or None
         if event:
             milliseconds = max(1, int(seconds * 1000))
             wait = command("XREAD", "BLOCK", milliseconds, "STREAMS", self.keys["events"], event)
-            before = known.encode() or None
             with self.waiting_link() as link:
                 _, records, (after, cut) = link.call_many(wait + records_from + state, 3, wait=seconds)
+        elif known:
+            records, (after, cut) = self.link.call_parts(_sent_before(records_from + state, 2, meanwhile))
+        else:
+            (before, _), records, (after, cut) = self.link.call_many(state + records_from + state, 3)
         while before != after or (records and not before) or int(cut or 0) != base:
             if int(cut or 0) != base:
                 base = self._base = int(cut or 0)
@@ -84,6 +97,11 @@ class FinishedReads(StoreBase):
         if len(records) == FIRST:
             n = max(n, base + self.link.call(command("LLEN", self.keys["finished"])))
         return View(self.heard(before), finished=records, cursor=cursor, n_finished=n, base=base)
+
+    @cached_property
+    def _state(self) -> bytes:
+        """What asks for the epoch, and for how many places were cut off."""
+        return command("HMGET", self.keys["control"], "epoch", "base")
 
     def _first(self, cursor: int, base: int, most: int = 0) -> tuple[str, str, int, int]:
         """The command for the first records from a place on, where so many places were cut off."""
@@ -141,6 +159,15 @@ class FinishedReads(StoreBase):
         if b"" in records:
             records = [record for record in records if record]
         return cast("Rows", self.codec.decode_records(records, names)) if records else []
+
+
+def _sent_before(
+    commands: bytes, n: int, meanwhile: Callable[[], object] | None
+) -> Iterator[tuple[bytes, int]]:
+    """These commands, and what is done while the server is at them."""
+    yield commands, n
+    if meanwhile is not None:
+        meanwhile()
 
 
 def _rows_of(size: int, records: Sequence[bytes]) -> int:

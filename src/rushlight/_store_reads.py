@@ -194,7 +194,8 @@ class ReadVerbs(FinishedReads):
 
     def next_finished_view(self, cursor: int, after: Standing, seconds: float) -> View:
         """``finished_view`` at the next change since ``watch`` said ``after``, or when the time is over."""
-        return self.finished_view(cursor, after.event, min(seconds, after.next_due), after.epoch)
+        wait = min(seconds, after.next_due)
+        return self.finished_view(cursor, after.epoch, event=after.event, seconds=wait)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""

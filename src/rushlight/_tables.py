@@ -10,10 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._blocks import (
-    CONDITION,
     KEY,
     SIDES,
     STATE,
@@ -24,18 +23,19 @@ from ._blocks import (
     block_of,
     finished_kinds,
     gc_paused,
+    mixed,
     schema_of,
     show,
     show_column,
     stated_block,
 )
 from ._codec import Spilled
-from ._columns import STR, Kind, dtype_of, frame_of, to_series
-from ._fast import FewRows, Tail
+from ._columns import dtype_of, frame_of
+from ._fast import FewRows, Tail, names_of
 from ._forms import Sheet, block_tasks, check_request, log_table, render, to_task, usage_table, worker_table
 from ._holes import Holes
-from ._merging import merge, stacked
-from ._record_decoder import Names
+from ._merging import Constants, merge, stacked
+from ._record_decoder import Names, with_dicts
 from ._records import Task, TaskState
 from ._spilled import Resolve, load, resolved
 
@@ -84,8 +84,9 @@ class FinishedTable:
         self._made: list[Block] = []
         self._new: list[Sequence[Any]] = []
         self._blocks: list[Block] = []
-        #: What the last block grows from; None where it is done.
+        #: What the last block grows from; None where it is done. And what it was before, to be let go.
         self._tail: Tail | None = None
+        self._spent: Block | None = None
         self._few: FewRows | None = None
         #: Whether all blocks are shown under the schema, and nothing in them is to be read or copied.
         self._settled = False
@@ -93,7 +94,7 @@ class FinishedTable:
         #: The first blocks as one frame; how many they are, and under which schema.
         self._base: pl.DataFrame | None = None
         self._based: tuple[int, Schema] | None = None
-        self._constants: dict[Any, pl.Series] = {}
+        self._constants = Constants()
         self._last_mixed: tuple[Any, Schema] | None = None
 
     def __len__(self) -> int:
@@ -108,6 +109,8 @@ class FinishedTable:
         """
         with self._lock:
             if not many and len(rows) <= _MANY and len(self._new) + len(rows) < _SLICE:
+                if rows and self._new and type(rows[0][4]) is not type(self._new[0][4]):
+                    self._new, rows = with_dicts(self._new), with_dicts(rows)
                 self._new.extend(rows)
             else:
                 made = self._made_new(pack=pack)
@@ -120,13 +123,16 @@ class FinishedTable:
                     self._seal(packed=pack)
             self._n += len(rows)
 
-    def names(self) -> Names | None:
-        """The names that xs, xs_extra, ys and ys_extra had in all of the last large addition."""
+    def names(self, *, few: bool = False) -> Names | None:
+        """The names that xs, xs_extra, ys and ys_extra had in all of the last large addition; where the next
+        is of ``few``, those that all columns together make, if the last rows had them."""
         with self._lock:
+            if few:
+                tail = self._tail
+                return tail.few.names if tail is not None and tail.whole else None
             if not self._made or len(self._made[-1].shapes) != 1:
                 return None
-            xs, ys, xs_extra, ys_extra = self._made[-1].shapes[0]
-            return xs, xs_extra, ys, ys_extra
+            return names_of(self._made[-1].shapes[0])
 
     def _made_new(self, *, pack: bool) -> list[Block]:
         """What waits for a table, as blocks."""
@@ -249,9 +255,21 @@ class FinishedTable:
         if block is None:
             self._tail = None
             return False
-        blocks = self._blocks[:-1] if before else self._blocks
-        self._blocks, self._tail, self._new = [*blocks, block], tail, []
+        blocks = self._blocks.copy()
+        if before:
+            self._spent = blocks.pop()
+        blocks.append(block)
+        self._blocks, self._tail, self._new = blocks, tail, []
         return True
+
+    def make_ready(self) -> None:
+        """What can be done before the next rows are here, so that they need not wait for it."""
+        with self._lock:
+            self._spent = None
+            if self._tail is not None and self._tail.n >= Tail.SIZE:
+                self._tail = self._tail.next()
+                if self._settled:
+                    self._lay_base()
 
     def _wide(self, schema: Schema) -> Schema:
         """The schema of all blocks so far; remembered, so that only new blocks are looked at."""
@@ -265,7 +283,7 @@ class FinishedTable:
         """The schema of all blocks and these; the last one is remembered, as the next is often the same."""
         asked = (self._wide(self._schema), [block.kinds for block in around], conditions)
         if self._last_mixed is None or self._last_mixed[0] != asked:
-            self._last_mixed = asked, _mixed(asked[0], around, conditions)
+            self._last_mixed = asked, mixed(asked[0], around, conditions)
         return self._last_mixed[1]
 
     def _load(self, parts: Sequence[tuple[Block, int]], fields: Sequence[str] | None, schema: Schema) -> None:
@@ -303,17 +321,22 @@ class FinishedTable:
 
     def _stack(self) -> pl.DataFrame:
         """All rows as one new frame; nothing is copied but what is new."""
-        schema = self._schema
-        growing = int(self._tail is not None)
-        if self._based != (len(self._blocks) - growing, schema):
+        growing = self._tail is not None and self._tail.n > 0
+        base = self._lay_base(int(growing))
+        newest = self._blocks[-1].frame if growing else None
+        if base is not None and newest is not None:
+            return base.vstack(newest)
+        return cast("pl.DataFrame", base if newest is None else newest).clone()
+
+    def _lay_base(self, growing: int = 0) -> pl.DataFrame | None:
+        """All blocks but those that grow (the last, or none) as one frame, if there are any."""
+        if self._based != (len(self._blocks) - growing, self._schema):
             self._compact(growing)
             n = len(self._blocks) - growing
             frames = [block.frame for block in self._blocks[:n] if block.frame is not None]
-            self._base = stacked(frames, schema) if n or not growing else None
-            self._based = (n, schema)
-        both = (self._base, self._blocks[-1].frame if growing else None)
-        found = [frame for frame in both if frame is not None]
-        return found[0].vstack(found[1]) if len(found) == 2 else found[0].clone()
+            self._base = stacked(frames, self._schema) if n or not growing else None
+            self._based = (n, self._schema)
+        return self._base
 
     def _restated(self, schema: Schema) -> pl.DataFrame:
         """The finished tasks under the schema of a table of several states."""
@@ -329,34 +352,11 @@ class FinishedTable:
             name = schema.names[column]
             if column not in own.kinds:
                 value = str(TaskState.FINISHED) if column == STATE else None
-                frame.insert_column(at, self._constant(value, kind, name, lengths))
+                frame.insert_column(at, self._constants.column(value, kind, name, lengths))
             elif dtype_of(own.kinds[column]) != dtype_of(kind):
                 shown = [show_column(block, column, kind, name) for block in self._blocks]
                 frame.replace_column(at, pl.concat(shown))
         return frame
-
-    def _constant(self, value: Any, kind: Kind, name: str, lengths: Sequence[int]) -> pl.Series:
-        """A column of one value, cut from a longer one that is kept: as cheap for many rows as for few."""
-        if kind.family == "object":
-            return to_series(name, [value] * sum(lengths), kind)
-        known = self._constants.get((value, kind))
-        if known is None or len(known) < max(lengths):
-            known = to_series("", [value], kind).new_from_index(0, 2 * max(lengths))
-            self._constants[value, kind] = known
-        made = known.head(lengths[0]).alias(name)
-        for n in lengths[1:]:
-            made.append(known.head(n))
-        return made
-
-
-def _mixed(schema: Schema, blocks: Sequence[Block], conditions: bool, *, state: bool = True) -> Schema:
-    """What the schema and these blocks have, and the columns of states and conditions asked for."""
-    asked = ((STATE,) if state else ()) + (CONDITION if conditions else ())
-    left_out = {STATE, *CONDITION}.difference(asked)
-    schema = schema.widened(dict.fromkeys(asked, STR))
-    for block in blocks:
-        schema = schema.widened({c: kind for c, kind in block.kinds.items() if c not in left_out})
-    return schema
 
 
 def build_table(
@@ -380,10 +380,10 @@ def build_table(
     load(
         blocks,
         None if fields is None else set(fields),
-        _mixed(base, blocks, conditions, state=state_column),
+        mixed(base, blocks, conditions, state=state_column),
         resolve,
     )
-    schema = _mixed(base, blocks, conditions, state=state_column)
+    schema = mixed(base, blocks, conditions, state=state_column)
 
     def frame() -> pl.DataFrame:
         return stacked([show(block, schema) for block in blocks], schema)

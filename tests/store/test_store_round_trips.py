@@ -223,6 +223,31 @@ def test_reading_again_transfers_what_is_new(ground: Ground, rush: Rush, worker:
     assert 50_000 > ground.raw.info("stats")["total_net_output_bytes"] - before
 
 
+def test_reading_what_is_new_costs_two_commands(ground: Ground, rush: Rush, worker: RushWorker) -> None:
+    """The new records, and the look at the epoch behind them: the look before them was the last read's."""
+    for form in ("polars", "tasks"):
+        rush.fetch_finished_tasks(as_=form)
+        worker.finish_task(worker.push_running_task({"x": 1}), {"y": 1})
+        with Meter(ground, rush) as m:
+            rush.fetch_finished_tasks(as_=form)
+        assert {"lrange": 1, "hmget": 1} == m.commands
+        assert 1 == m.trips
+
+
+def test_a_reset_between_two_reads_is_noticed(ground: Ground, rush: Rush, worker: RushWorker) -> None:
+    """Though only the epoch behind the records is asked for: all is read anew."""
+    worker.finish_task(worker.push_running_task({"x": 1}), {"y": 1})
+    assert 2 == rush.fetch_finished_tasks().height
+    with Rush(ground.network, ground.url) as other:
+        other.reset()
+        assert 0 == rush.fetch_finished_tasks().height
+        other.push_finished_tasks([{"x": i} for i in range(5)], [{"y": i} for i in range(5)])
+        assert list(range(5)) == rush.fetch_finished_tasks()["y"].to_list()
+        other.reset()
+        other.push_finished_tasks([{"x": i} for i in range(7)], [{"y": -i} for i in range(7)])
+        assert [-i for i in range(7)] == rush.fetch_finished_tasks()["y"].to_list()
+
+
 def test_a_beat_is_one_command_for_all(ground: Ground) -> None:
     """However many workers a supervisor has."""
     members = [ground.member() for _ in range(20)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushlight._codec import Spilled
+from rushlight._record_decoder import Names, _fields_type
 from rushlight._records import Row, Task, TaskState, WorkerInfo, WorkerState
 from rushlight._tables import FinishedTable, StatedRow, build_table, to_task, worker_table
 from rushlight.errors import ConfigError, MissingExtra
@@ -522,6 +524,31 @@ def row_lists(draw: st.DrawFn) -> list[list[Any]]:
     return rows
 
 
+def as_read(rows: list[list[Any]], names: Names | None) -> list[list[Any]]:
+    """The rows as a codec decodes them that was told these names."""
+    if names is None or any(named_in(row) != names for row in rows):
+        return rows
+    sides = (4, 5, 10, 11)
+    return [
+        [
+            part if at not in sides or part is None else objects(names)[at](*part.values())
+            for at, part in enumerate(row)
+        ]
+        for row in rows
+    ]
+
+
+def named_in(row: list[Any]) -> Names:
+    """The names a row has, in the order of a record."""
+    return tuple(None if row[at] is None else tuple(row[at]) for at in (4, 5, 10, 11))
+
+
+@functools.cache
+def objects(names: Names) -> dict[int, Any]:
+    """The types of what stands in the place of dicts; for each set of names others."""
+    return dict(zip((4, 5, 10, 11), map(_fields_type, names), strict=True))
+
+
 @settings(max_examples=150, deadline=None)
 @given(rows=row_lists(), data=st.data())
 def test_a_table_does_not_depend_on_how_its_rows_came(rows: list[list[Any]], data: st.DataObject) -> None:
@@ -533,7 +560,12 @@ def test_a_table_does_not_depend_on_how_its_rows_came(rows: list[list[Any]], dat
     held = []
     while at < len(rows):
         step = data.draw(st.integers(1, 4))
-        cut.extend(copy.deepcopy(rows[at : at + step]), pack=data.draw(st.booleans()))
+        if data.draw(st.booleans()):
+            cut.make_ready()
+        few = copy.deepcopy(rows[at : at + step])
+        if pack := data.draw(st.booleans()):
+            few = as_read(few, cut.names(few=True))
+        cut.extend(few, pack=pack)
         at += step
         form = data.draw(st.sampled_from(["polars", "dicts", "tasks", None]))
         if form:
@@ -613,6 +645,56 @@ def test_the_short_way_for_one_row_gives_what_the_long_way_gives(monkeypatch: py
         made.append((table.table(), table.table("dicts")))
     assert made[0][0].equals(made[1][0])
     assert same(made[0][1], made[1][1])
+
+
+def test_rows_like_all_before_them_come_without_dicts() -> None:
+    """Once the last row had a value in each column, the next may be decoded into objects of these names, and
+    the table, longer than one block of new rows, is the same in every form."""
+    rows = [make_row(i, {"a": float(i), "b": i}, {"y": -float(i)}, ys_extra={"t": "x"}) for i in range(60)]
+    table, named = FinishedTable(), 0
+    for row in copy.deepcopy(rows):
+        table.make_ready()
+        names = table.names(few=True)
+        named += names is not None
+        table.extend(as_read([row], names), pack=True)
+        table.table()
+    # The first makes the columns, the second is the first that is like those before it.
+    assert named == 58
+    once = FinishedTable()
+    once.extend(rows)
+    assert table.table().equals(once.table())
+    for form in ("dicts", "tasks"):
+        assert same(table.table(form), once.table(form))
+
+
+def test_rows_without_dicts_wait_beside_others() -> None:
+    """Rows that were decoded for a table and not asked for yet stand beside those read for another form."""
+    rows = [make_row(i, {"a": float(i)}, {"y": 1.0}) for i in range(8)]
+    for form in ("polars", "dicts", "tasks"):
+        table, once = FinishedTable(), FinishedTable()
+        once.extend(copy.deepcopy(rows))
+        for row in copy.deepcopy(rows[:3]):
+            table.extend([row], pack=True)
+            table.table()
+        for i, row in enumerate(copy.deepcopy(rows[3:])):
+            table.extend(as_read([row], table.names(few=True)) if i in (0, 1, 3) else [row], pack=True)
+        assert table.keys() == [row[3] for row in rows]
+        made, wanted = table.table(form), once.table(form)
+        assert made.equals(wanted) if form == "polars" else same(made, wanted)
+
+
+def test_an_object_with_other_names_is_a_row_like_any() -> None:
+    """Columns may have come since its names were asked for: what it lacks is missing."""
+    table = FinishedTable()
+    for i in range(3):
+        table.extend([make_row(i, {"a": float(i)}, {"y": 1.0})], pack=True)
+        table.table()
+    (row,) = as_read([make_row(3, {"a": 3.0}, {"y": 1.0})], table.names(few=True))
+    table.extend([make_row(4, {"a": 4.0}, {"y": 1.0}, ys_extra={"t": "x"})])
+    table.table()
+    table.extend([row], pack=True)
+    assert table.table()["t"].to_list() == [None, None, None, "x", None]
+    assert [task.ys_extra for task in table.table("tasks")] == [None, None, None, {"t": "x"}, None]
 
 
 # --- several states --------------------------------------------------------------------------------
