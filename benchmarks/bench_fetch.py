@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -167,17 +168,23 @@ def one_new(target: str, server: kit.Server, rush: Rush, columns: int, n: int) -
 
 
 def two_states(server: kit.Server, rush: Rush, n: int) -> Row:
-    """One new and a hundred running."""
+    """One new and a hundred running; beside it, one of these is new each time, too."""
     read = lambda: rush.fetch_tasks(["running", "finished"])  # noqa: E731, it is called as it is measured
     with RushWorker(rush.network, heartbeat=False, lease=3600.0) as worker:
-        worker.push_running_tasks([inputs(3) for _ in range(100)])
+        running = deque(worker.push_running_tasks([inputs(3) for _ in range(100)]))
 
         def new() -> None:
             worker.finish_task(worker.push_running_task(inputs(3)), {"y": 1.0})
 
+        def new_ones() -> None:
+            running.append(worker.push_running_task(inputs(3)))
+            worker.finish_task(running.popleft(), {"y": 1.0})
+
         in_turns(server, new, read, n // 4)
         found = in_turns(server, new, read, n)
+        others = in_turns(server, new_ones, read, n)
     middle = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    middle["one_running_new_us"] = round(statistics.median(others["us"]), 1)
     yardstick = f"two pings: {middle['pings_us']} us"
     return Row("fetch_states", middle["us"], yardstick, kit.quartiles(found["us"]), middle)
 

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -69,6 +69,45 @@ class StatedRow(NamedTuple):
     state: TaskState
     row: Sequence[Any]
     condition: Mapping[str, Any] | None = None
+
+
+class Stated(Sequence[StatedRow]):
+    """The same of many tasks, as three lists: nothing is made for each."""
+
+    __slots__ = ("conditions", "rows", "states")
+
+    def __init__(
+        self,
+        states: Sequence[TaskState],
+        rows: Sequence[Sequence[Any]],
+        conditions: Sequence[Mapping[str, Any] | None],
+    ) -> None:
+        self.states, self.rows, self.conditions = states, rows, conditions
+
+    @classmethod
+    def of(cls, rows: Sequence[StatedRow]) -> Stated:
+        """These; as they are, where they come like this."""
+        if isinstance(rows, Stated):
+            return rows
+        return cls([one.state for one in rows], [one.row for one in rows], [one.condition for one in rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        parts = self.states[at], self.rows[at], self.conditions[at]
+        return Stated(*parts) if isinstance(at, slice) else StatedRow(*parts)
+
+    def failed_apart(self) -> tuple[Stated, Stated]:
+        """Those that have not failed, and those that have."""
+        if TaskState.FAILED not in self.states:
+            return self, self[:0]
+        failed = [state is TaskState.FAILED for state in self.states]
+        return self._where([not one for one in failed]), self._where(failed)
+
+    def _where(self, chosen: Sequence[bool]) -> Stated:
+        kept = [list(compress(part, chosen)) for part in (self.states, self.rows, self.conditions)]
+        return Stated(*cast("Any", kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,10 +269,10 @@ def block_of(rows: Sequence[Sequence[Any]], *, packed: bool = False) -> Block:
     return block
 
 
-def stated_block(rows: Sequence[StatedRow]) -> Block:
+def stated_block(stated: Stated) -> Block:
     """Rows of several states as a block that also has their states and conditions."""
-    states, decoded, conditions = zip(*rows, strict=True)
-    block = block_of(decoded)
+    states, conditions = stated.states, stated.conditions
+    block = block_of(stated.rows)
     block.cells[STATE] = list(map(_STATES.__getitem__, states))
     block.kinds[STATE] = STR
     for column, name in zip(CONDITION, _CONDITION_FIELDS, strict=True):

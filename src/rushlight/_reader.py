@@ -10,15 +10,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import repeat
 from typing import Any
 
 from . import _inputs
-from ._blocks import gc_paused
+from ._blocks import Stated, gc_paused
 from ._changes import Changes
 from ._counting import Counting
 from ._records import Task, TaskState
@@ -228,7 +227,7 @@ class TaskReader(Waits, Counting):
             with self._reading:
                 self._look(FINISHED)
                 return self._finished.keys()
-        return [stated.row[3] for stated in _stated(self._store.view([wanted]))]
+        return [row[3] for row in _stated(self._store.view([wanted])).rows]
 
     def changes(self) -> Changes:
         """This moment of the network; its ``wait`` returns at the next change of any task or worker."""
@@ -294,17 +293,12 @@ class TaskReader(Waits, Counting):
         return standing
 
 
-def _stated(view: View) -> list[StatedRow]:
+def _stated(view: View) -> Stated:
     """The rows of a view that are not finished, each with its state."""
-    return [
-        *map(_make, zip(repeat(TaskState.QUEUED), view.queued, repeat(None))),
-        *map(_make, zip(repeat(TaskState.RUNNING), view.running, repeat(None))),
-        *map(StatedRow, repeat(TaskState.FAILED), view.failed, view.conditions),
-    ]
-
-
-#: ``StatedRow`` of its three parts, without a call of Python's.
-_make: Callable[[tuple[Any, ...]], StatedRow] = partial(tuple.__new__, StatedRow)
+    begun = [TaskState.QUEUED] * len(view.queued) + [TaskState.RUNNING] * len(view.running)
+    states = begun + [TaskState.FAILED] * len(view.failed)
+    rows = [*view.queued, *view.running, *view.failed]
+    return Stated(states, rows, [*repeat(None, len(begun)), *view.conditions])
 
 
 _readers: weakref.WeakSet[TaskReader] = weakref.WeakSet()

@@ -5,7 +5,7 @@ Each is asked for once, all of a table in one call. Never talks to a server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ._blocks import Block, Column, Schema, settle
@@ -36,3 +36,15 @@ def resolved(references: Sequence[Spilled], resolve: Resolve | None) -> dict[Spi
     distinct = list(dict.fromkeys(references))
     values: Sequence[Any] = distinct if resolve is None else resolve(distinct) if distinct else []
     return dict(zip(distinct, values, strict=True))
+
+
+def with_values(row: Sequence[Any], found: Mapping[Spilled, Any]) -> Sequence[Any]:
+    """The row with the values in the place of their references; the row itself stays as it is."""
+    if not found:
+        return row
+    return [
+        {name: found[v] if type(v) is Spilled else v for name, v in part.items()}
+        if isinstance(part, dict)
+        else part
+        for part in row
+    ]

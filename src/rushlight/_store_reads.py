@@ -19,6 +19,8 @@ from ._wire import command
 #: What a finished record has behind the others: when, results, their extras.
 _UNFINISHED = b"\x00\xc0\xc0"
 _UNSTARTED = b"\x00" + _UNFINISHED
+#: As many running tasks are kept, decoded, for the next look at them.
+_MOST_KEPT = 256
 _FOUND = {False: TaskState.QUEUED, True: TaskState.FINISHED}
 _LETTERS = {"q": TaskState.QUEUED, "r": TaskState.RUNNING, "f": TaskState.FINISHED, "x": TaskState.FAILED}
 
@@ -52,6 +54,9 @@ class Totals:
 class ReadVerbs(FinishedReads):
     """Reading tasks. Nothing here changes anything."""
 
+    #: Running tasks as they were read last: the row of each record, and the rows by their start.
+    _last_running: tuple[dict[bytes, Sequence[Any]], Rows] = ({}, [])
+
     def view(self, states: Collection[TaskState], cursor: int = 0) -> View:
         """The tasks of some states at one instant; of the finished only those from ``cursor`` on."""
         wanted = [state for state in TaskState if state in states]
@@ -77,7 +82,7 @@ class ReadVerbs(FinishedReads):
             queued=self._queued_rows(found[TaskState.QUEUED], _line(*parts[-2:]))
             if TaskState.QUEUED in found
             else [],
-            running=_by_start(self.running_rows(found.get(TaskState.RUNNING, []))),
+            running=self._running_by_start(found.get(TaskState.RUNNING, [])),
             finished=found.get(TaskState.FINISHED, []),
             cursor=max(cursor, base),
             n_finished=base + parts[len(wanted)] if TaskState.FINISHED in found else 0,
@@ -93,6 +98,19 @@ class ReadVerbs(FinishedReads):
             with suppress(Restarted):
                 records = [record for part in self.finished_parts(view) for record in part if record]
                 return replace(view, finished=records)
+
+    def _running_by_start(self, values: list[bytes]) -> Rows:
+        """Running tasks by when they started. Those that were there the last time are not decoded again:
+        nobody changes these rows."""
+        known, rows = self._last_running
+        new = [value for value in values if value not in known]
+        if new or len(values) != len(known):
+            found = dict(zip(new, self.running_rows(new), strict=True))
+            known = {value: known.get(value) or found[value] for value in values}
+            rows = _by_start(list(known.values()))
+            if len(values) <= _MOST_KEPT:
+                self._last_running = known, rows
+        return rows.copy()
 
     def running_rows(self, values: list[bytes]) -> Rows:
         """Running records, decoded, in the order given."""

@@ -18,6 +18,7 @@ from ._blocks import (
     STATE,
     Block,
     Schema,
+    Stated,
     StatedRow,
     adopt,
     block_of,
@@ -37,7 +38,7 @@ from ._holes import Holes
 from ._merging import Constants, merge, stacked
 from ._record_decoder import Names, with_dicts
 from ._records import Task, TaskState
-from ._spilled import Resolve, load, resolved
+from ._spilled import Resolve, load, resolved, with_values
 
 if TYPE_CHECKING:
     import polars as pl
@@ -191,8 +192,7 @@ class FinishedTable:
         check_request(as_, fields)
         with self._lock:
             self._seal(packed=as_ not in ("dicts", "tasks"))
-            late = [stated for stated in others if stated.state is TaskState.FAILED]
-            early = [stated for stated in others if stated.state is not TaskState.FAILED] if late else others
+            early, late = Stated.of(others).failed_apart()
             if as_ == "tasks":
                 finished = self.table("tasks")
                 tasks = _tasks([*early, *late], self._resolve)
@@ -245,9 +245,9 @@ class FinishedTable:
 
     def _grow(self, rows: list[Sequence[Any]]) -> bool:
         """Add the rows to the block that grows; False where they must go the general way."""
+        tail = self._tail
         if self._few is None or len(rows) > _MANY:
             return False
-        tail = self._tail
         if tail is None or tail.few is not self._few or tail.n >= Tail.SIZE:
             tail = Tail(self._few)
         before = tail.n
@@ -321,8 +321,8 @@ class FinishedTable:
 
     def _stack(self) -> pl.DataFrame:
         """All rows as one new frame; nothing is copied but what is new."""
-        growing = self._tail is not None and self._tail.n > 0
-        base = self._lay_base(int(growing))
+        growing = int(self._tail is not None and self._tail.n > 0)
+        base = self._lay_base(growing)
         newest = self._blocks[-1].frame if growing else None
         if base is not None and newest is not None:
             return base.vstack(newest)
@@ -353,7 +353,7 @@ class FinishedTable:
             if column not in own.kinds:
                 value = str(TaskState.FINISHED) if column == STATE else None
                 frame.insert_column(at, self._constants.column(value, kind, name, lengths))
-            elif dtype_of(own.kinds[column]) != dtype_of(kind):
+            elif own.kinds[column] != kind and dtype_of(own.kinds[column]) != dtype_of(kind):
                 shown = [show_column(block, column, kind, name) for block in self._blocks]
                 frame.replace_column(at, pl.concat(shown))
         return frame
@@ -372,10 +372,11 @@ def build_table(
     check_request(as_, fields)
     if as_ == "tasks":
         return _tasks(rows, resolve)
+    stated = Stated.of(rows)
     if conditions is None:
-        conditions = any(stated.state is TaskState.FAILED for stated in rows)
+        conditions = TaskState.FAILED in stated.states
     with gc_paused(len(rows)):
-        blocks = [stated_block(rows)] if rows else []
+        blocks = [stated_block(stated)] if rows else []
     base = schema_of(finished_kinds())
     load(
         blocks,
@@ -394,7 +395,4 @@ def build_table(
 def _tasks(rows: Sequence[StatedRow], resolve: Resolve | None) -> list[Task]:
     dicts = [part for stated in rows for at in SIDES if (part := stated.row[at])]
     found = resolved([v for part in dicts for v in part.values() if type(v) is Spilled], resolve)
-    if found:
-        for part in dicts:
-            part.update({name: found[v] for name, v in part.items() if type(v) is Spilled})
-    return [to_task(stated.row, stated.state, stated.condition) for stated in rows]
+    return [to_task(with_values(one.row, found), one.state, one.condition) for one in rows]

@@ -248,6 +248,42 @@ def test_a_reset_between_two_reads_is_noticed(ground: Ground, rush: Rush, worker
         assert [-i for i in range(7)] == rush.fetch_finished_tasks()["y"].to_list()
 
 
+def test_running_tasks_that_are_still_there_are_not_decoded_again(
+    ground: Ground, rush: Rush, worker: RushWorker
+) -> None:
+    """Each table shows them as they are, and none shares anything with another that can be changed."""
+    keys = worker.push_running_tasks([{"x": [i]} for i in range(3)])
+    decoded: list[int] = []
+    codec = rush._store.codec
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(codec, name)
+
+        def decode_records(self, parts: list[bytes], *names: object) -> object:
+            decoded.append(len(parts))
+            return codec.decode_records(parts, *names)
+
+    rush._store.codec = Counting()  # type: ignore[assignment]
+    first = rush.fetch_tasks(["running"], as_="tasks")
+    for task in first:
+        if task.key in keys:
+            task.xs["x"].append("changed")
+    for form in ("tasks", "dicts", "polars"):
+        again = rush.fetch_tasks(["running"], as_=form)
+        rows = [task.xs for task in again] if form == "tasks" else again["x"] if form == "polars" else again
+        found = list(rows) if form == "polars" else [row["x"] for row in rows]
+        assert [0, [0], [1], [2]] == [x.to_list() if hasattr(x, "to_list") else x for x in found]
+    assert [4] == decoded
+    worker.finish_task(keys[1], {"y": 1})
+    worker.push_running_task({"x": 3})
+    assert [0, [0], [2], 3] == [row["x"] for row in rush.fetch_tasks(["running"], as_="dicts")]
+    assert [4, 1] == decoded
+    worker.fail_task(keys[0])
+    assert [0, [2], 3] == [row["x"] for row in rush.fetch_tasks(["running"], as_="dicts")]
+    assert [4, 1] == decoded
+
+
 def test_a_beat_is_one_command_for_all(ground: Ground) -> None:
     """However many workers a supervisor has."""
     members = [ground.member() for _ in range(20)]
