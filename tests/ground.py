@@ -173,6 +173,15 @@ def blocked(ground: Ground) -> int:
     return int(ground.raw.info("clients")["blocked_clients"])
 
 
+def hold_to_be_gone(store: Store, token: str) -> None:
+    """Takes back what a collector holds, as one does who finds it gone."""
+    while True:
+        (found,) = (one for one in store.collectors()[1] if one.token == token)
+        # Unless it was heard just now.
+        if store.uncollect(found, store.given_to(found)):
+            return
+
+
 def lose_reply(owner: Any) -> None:
     """The next call of a store or member is carried out, but its reply never arrives."""
     link = getattr(owner, "store", owner).link

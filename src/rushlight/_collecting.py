@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -18,10 +17,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ._clearing import FORGETS, Clearing, Presence, leaving
+from ._peers import is_gone, process_name
 from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
 from ._store_calls import SILENCE, Collecting, Leaving
-from .launchers.local import process_start
 
 #: Ended calls read at once.
 _AT_ONCE: Final = 500
@@ -94,7 +93,9 @@ class Collector:
         self._clearing = Clearing(store, presence.say) if self._token.startswith(FORGETS) else None
         #: The epoch in which the network has heard of this controller.
         self._begun_in = ""
-        self._process = _process_name(os.getpid())
+        #: With which packet it has begun, as the network knows it.
+        self._began = 0
+        self._process = process_name(os.getpid())
         #: The number of the last call, of the last that gave anything, of the last whose results the user has
         #: surely had, and of the last of which the server has heard that.
         self._number = self._held = self._handed_out = self._told = 0
@@ -118,20 +119,24 @@ class Collector:
         """The next result, in the order in which they came; None where none is there."""
         with self._lock:
             self._ask()
-            while not self._given and (self._ready or self._fetch() or self.recover()):
-                if self._ready:
-                    self._claim([self._ready.popleft()])
-            return next(iter(self._hand_out(1)), None)
+            while True:
+                while not self._given and (self._ready or self._fetch() or self.recover()):
+                    if self._ready:
+                        self._claim([self._ready.popleft()])
+                if self._is_surely_given():
+                    return next(iter(self._hand_out(1)), None)
 
     def take_all(self) -> list[TaskResult]:
         """All results that are there."""
         with self._lock:
             self._ask()
-            while self._ready or self._fetch() or self.recover():
-                ends = list(self._ready)
-                self._ready.clear()
-                self._claim(ends)
-            return self._hand_out(len(self._given))
+            while True:
+                while self._ready or self._fetch() or self.recover():
+                    ends = list(self._ready)
+                    self._ready.clear()
+                    self._claim(ends)
+                if self._is_surely_given():
+                    return self._hand_out(len(self._given))
 
     def any_ready(self) -> bool:
         """True where there is a result to be taken, as far as is known without taking it."""
@@ -151,12 +156,13 @@ class Collector:
         found = False
         now, others = self._store.collectors()
         for other in others:
-            if other.token != self._token and _is_gone(other, now):
+            if other.token != self._token and is_gone(other, now):
                 held = self._store.given_to(other)
                 if held:
                     # They lie before the place that was read up to.
                     found, self._finished, self._failures = True, 0, 0
-                self._store.uncollect(other.token, held)
+                if not self._store.uncollect(other, held):
+                    continue
                 if self._clearing is not None:
                     # What it had not removed is this one's to remove.
                     self._clearing.sweep()
@@ -226,7 +232,7 @@ class Collector:
                 self._handed_out = self._held if not self._given else self._handed_out
                 self._clear(self._clearing)
             back = {end.row[3]: f"{self._token}:{number}".encode() for number, end in self._given}
-            self._store.uncollect(self._token, back)
+            self._store.leave_collecting(self._token, back)
         self._store.close()
 
     def read(self, key: str, status: Status, leaving: Leaving | None = None, *, final: bool) -> None:
@@ -334,8 +340,18 @@ class Collector:
         collector = Collecting(self._token, self._process, handed_out)
         word = self._presence.say()
         verdicts = self._store.collect(collector, number, keys, word)
+        if not self._store.began:
+            # It was heard, its answer lost; then this collector was held to be gone, and got nothing.
+            verdicts = self._store.collect(collector, number, keys, word)
         self._presence.active = self._store.removes
-        if self._store.missed:
+        before, self._began = self._began, self._store.began
+        revived = before != self._began and self._begun_in == self._store.epoch
+        if revived:
+            # What it had in its hands is everybody's again.
+            self._given.clear()
+            self._ready.clear()
+            self._finished = self._failures = 0
+        if revived or self._store.missed:
             self._begun_in = ""
             if self._presence.search is not None:
                 self._presence.search.begin()
@@ -343,10 +359,18 @@ class Collector:
             # The network is new, or was made anew, and has not heard of this controller.
             self._begun_in = self._store.epoch
             self._store.collect(collector, number, (), "begin")
+            self._began = self._store.began
         self._number, self._told = number, handed_out
         if keys:
             self._held = number
         return verdicts
+
+    def _is_surely_given(self) -> bool:
+        """False where what it holds was taken back, as it stood still for long."""
+        if self._given and time.monotonic() > self._given_at + SILENCE / 2:
+            self._collect([])
+            return bool(self._given)
+        return True
 
     def _hand_out(self, n: int) -> list[TaskResult]:
         """Up to n of what was given; where one cannot be read, all stay here."""
@@ -372,16 +396,3 @@ class Collector:
     def _count(self, status: Status) -> None:
         for name in ("tasks", status):
             self._tally[name] = self._tally.get(name, 0) + 1
-
-
-def _process_name(pid: int) -> str:
-    """What tells this process from every other."""
-    return f"{socket.gethostname()}:{pid}:{process_start(pid)}"
-
-
-def _is_gone(collector: Collecting, now: float) -> bool:
-    """Whether a collector will never say that it has handed out what it holds."""
-    host, pid, _start = collector.process.rsplit(":", 2)
-    if host == socket.gethostname() and os.path.isdir("/proc/self"):
-        return _process_name(int(pid)) != collector.process
-    return collector.is_silent(now)

@@ -8,15 +8,18 @@ twice, is the turn's business: it is short, on the server, and ends by itself wh
 from __future__ import annotations
 
 import math
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ._collecting import _is_gone
 from ._names import random_token
 from ._store import Store
+from ._store_calls import Collecting
+from .launchers.local import process_start
 
 #: Seconds a turn may take, and for which those who were there are believed to be.
 _TURN: Final = 5.0
@@ -55,7 +58,7 @@ class Peers:
         if time.monotonic() >= self._asked + belief:
             now, found = self._store.collectors()
             others = (one for one in found if one.token != self.token)
-            self._there = frozenset(one.token for one in others if not _is_gone(one, now))
+            self._there = frozenset(one.token for one in others if not is_gone(one, now))
             self._asked = time.monotonic()
         return self._there
 
@@ -68,3 +71,16 @@ class Peers:
             yield turn
         finally:
             turn.end()
+
+
+def process_name(pid: int) -> str:
+    """What tells this process from every other."""
+    return f"{socket.gethostname()}:{pid}:{process_start(pid)}"
+
+
+def is_gone(collector: Collecting, now: float) -> bool:
+    """Whether a collector will never say that it has handed out what it holds."""
+    host, pid, _start = collector.process.rsplit(":", 2)
+    if host == socket.gethostname() and os.path.isdir("/proc/self"):
+        return process_name(int(pid)) != collector.process
+    return collector.is_silent(now)

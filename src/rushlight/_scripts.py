@@ -322,20 +322,24 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("retry", (epoch, *call, int(ignore), int(next_seed), *keys))
 
     def collect(
-        self, epoch: str, collector: str, number: int, handed_out: int, process: str, word: str, *keys: str
-    ) -> bytes:
-        return self._pack("collect", (epoch, collector, number, handed_out, process, word, *keys))
+        self, epoch: str, collector: str, number: int, handed_out: int, process: str, word: str,
+        sending: int, *keys: str,
+    ) -> bytes:  # fmt: skip
+        return self._pack("collect", (epoch, collector, number, handed_out, process, word, sending, *keys))
 
     def forget(
-        self, epoch: str, collector: str, handed_out: int, process: str, word: str, *tasks: Argument
-    ) -> bytes:
-        return self._pack("forget", (epoch, collector, handed_out, process, word, *tasks))
+        self, epoch: str, collector: str, handed_out: int, process: str, word: str, sending: int,
+        *tasks: Argument,
+    ) -> bytes:  # fmt: skip
+        return self._pack("forget", (epoch, collector, handed_out, process, word, sending, *tasks))
 
     def name(self, epoch: str, name: str, key: str) -> bytes:
         return self._pack("name", (epoch, name, key))
 
-    def uncollect(self, epoch: str, collector: str, *pairs: Argument) -> bytes:
-        return self._pack("uncollect", (epoch, collector, *pairs))
+    def uncollect(
+        self, epoch: str, collector: str, heard: int | str, sending: int | str, *pairs: Argument
+    ) -> bytes:
+        return self._pack("uncollect", (epoch, collector, heard, sending, *pairs))
 
     def look(self, records: bool, *keys: str) -> bytes:
         return self._pack("look", (int(records), *keys))

@@ -122,6 +122,11 @@ class CallVerbs(ReadVerbs):
     removes: bool = False
     #: Whether the collector's controller had been held to be gone, although it waits for ends of calls.
     missed: bool = False
+    #: With which of its packets the collector has begun: another one once it was held to be gone; 0 where it
+    #: is, and the call has done nothing.
+    began: int = 0
+    #: How many packets of the collector were sent.
+    _sent: int = 0
 
     # --- the feed of ended calls ------------------------------------------------------------------
 
@@ -292,15 +297,22 @@ class CallVerbs(ReadVerbs):
     def collect(self, collector: Collecting, number: int, keys: Sequence[str], word: str = "") -> list[bool]:
         """Gives ended tasks to a collector; True for each that no other was given. The same again for a
         call of the same number. ``word``: how far the collector's controller has read (``Presence``)."""
-        said = (collector.token, number, collector.handed_out, collector.process, word)
-        _, verdicts, gone, missed = self.write(lambda epoch: self.scripts.collect(epoch, *said, *keys))
+        said = (collector.token, number, collector.handed_out, collector.process, word, self._next_packet())
+        _, verdicts, gone, missed, self.began = self.write(
+            lambda epoch: self.scripts.collect(epoch, *said, *keys)
+        )
         self.removes, self.missed = gone != b"", bool(missed)
         return [bool(verdict) for verdict in verdicts]
+
+    def _next_packet(self) -> int:
+        """Of one collector: its calls are made one after the other, by one store."""
+        self._sent += 1
+        return self._sent
 
     def forget(self, collector: Collecting, word: str, tasks: Sequence[Leaving]) -> list[bool]:
         """Removes tasks whose results were handed out for good, once all controllers have read so far; False
         for each that is to be asked for again."""
-        said = (collector.token, collector.handed_out, collector.process, word)
+        said = (collector.token, collector.handed_out, collector.process, word, self._next_packet())
         flat = [part for task in tasks for part in (task.key, task.failure, len(task.fields), *task.fields)]
         _, verdicts, files = self.write(lambda epoch: self.scripts.forget(epoch, *said, *flat))
         self.large.remove_files(files)
@@ -317,11 +329,20 @@ class CallVerbs(ReadVerbs):
         found = self.link.call(command("HGET", self.keys["names"], name))
         return None if found is None else found.decode()
 
-    def uncollect(self, token: str, given: Mapping[str, bytes]) -> int:
-        """Gives back what a collector was given, by key; it is gone. Returns how many of it there were."""
+    def uncollect(self, gone: Collecting, given: Mapping[str, bytes]) -> bool:
+        """Gives back what a collector was given, by key, as it is gone. False where it was heard since."""
+        return self._uncollect(gone.token, round(gone.heard * 1e6), "", given)
+
+    def leave_collecting(self, token: str, given: Mapping[str, bytes]) -> None:
+        """The same of this store's own collector, which says goodbye."""
+        self._uncollect(token, "", self._next_packet(), given)
+
+    def _uncollect(
+        self, token: str, heard: int | str, sending: int | str, given: Mapping[str, bytes]
+    ) -> bool:
         flat = [part for pair in given.items() for part in pair]
-        back: int = self.write(lambda epoch: self.scripts.uncollect(epoch, token, *flat))[1]
-        return back
+        reply = self.write(lambda epoch: self.scripts.uncollect(epoch, token, heard, sending, *flat))
+        return bool(reply[1] >= 0)
 
     # --- workers ----------------------------------------------------------------------------------
 

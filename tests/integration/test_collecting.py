@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from ground import hold_to_be_gone
 from harness import Server, run_python
 from rushlight import Controller
 from rushlight._server import find_binary
@@ -27,6 +29,18 @@ if __name__ == "__main__":
     print("had it", flush=True)
     sys.stdin.read()
 """
+
+
+def take_in_hand(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has it hold a result that it cannot give out, as the server is away just then."""
+
+    def away(row: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(controller._ends, "value", away)
+        with pytest.raises(StoreUnavailable):
+            controller.pop()
 
 
 @pytest.mark.parametrize(("how", "again"), [("asks", []), ("asks not", ["one"])])
@@ -114,16 +128,41 @@ def test_a_value_that_cannot_be_read_for_now_is_read_later(
     with Controller(network, max_workers=1) as controller:
         controller.push("one", len, "abc")
         assert controller.wait(timeout=PATIENCE)
-        ends = controller._ends
-        value = ends.value
-
-        def away(row: Any) -> Any:
-            raise StoreUnavailable("away")
-
-        monkeypatch.setattr(ends, "value", away)
-        with pytest.raises(StoreUnavailable):
-            controller.pop()
-        monkeypatch.setattr(ends, "value", value)
+        take_in_hand(controller, monkeypatch)
         result = controller.pop()
         assert result is not None
         assert ("success", 3) == (result.status, result.value)
+
+
+def test_who_stood_still_gives_out_nothing_that_was_taken_back(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that was held to be gone while it had a result in its hands leaves it to those who have it
+    by now, and collects again what is new."""
+    with Controller(network, max_workers=1) as still, Controller(network, max_workers=1) as other:
+        for name in ("one", "two"):
+            still.push(name, len, "abc")
+        assert still.wait(timeout=PATIENCE)
+        take_in_hand(still, monkeypatch)
+        hold_to_be_gone(other._collector._store, still._presence.token)
+        assert ["one", "two"] == [result.name for result in other.collect()]
+        still._collector._given_at = -math.inf
+        assert still.pop() is None
+        still.push("three", len, "abc")
+        assert still.wait(timeout=PATIENCE)
+        assert ["three"] == [result.name for result in still.collect()]
+
+
+def test_what_was_taken_back_and_nobody_has_is_collected_again(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody else has taken it meanwhile, who stood still finds it, once."""
+    with Controller(network, max_workers=1) as still, Controller(network, max_workers=1) as other:
+        still.push("one", len, "abc")
+        assert still.wait(timeout=PATIENCE)
+        take_in_hand(still, monkeypatch)
+        hold_to_be_gone(other._collector._store, still._presence.token)
+        still._collector._given_at = -math.inf
+        assert ["one"] == [result.name for result in still.collect()]
+        assert [] == other.collect()
+        assert still.pop() is None

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import redis
 
+from ground import hold_to_be_gone
 from harness import run_python
 from rushlight import Controller, Rush, RushWorker
 from rushlight._call_loop import CallLoop
@@ -265,7 +266,7 @@ def test_the_least_number_is_held_whoever_else_looks(
     visitor.scale()
     assert "r" == visitor._rush._store.crew().members[held].letter
     # As if its process had been killed.
-    visitor._rush._store.uncollect(holder._presence.token, {})
+    hold_to_be_gone(visitor._rush._store, holder._presence.token)
     wait_until(lambda: visitor.scale() or not members(visitor))
 
 
@@ -278,7 +279,7 @@ def test_a_worker_that_is_kept_leaves_only_where_no_controller_is(network: str) 
         def count() -> bool:
             asked.append(ask())
             if len(asked) == 3:
-                store.uncollect("c1", {})
+                hold_to_be_gone(store, "c1")
             return asked[-1]
 
         store.collect(Collecting("c1", "host:1:1"), 1, [])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from ground import hold_to_be_gone
 from harness import Server, run_python
 from rushlight import Controller, Rush
 from rushlight._server import find_binary
@@ -269,7 +270,7 @@ def test_who_stood_still_hears_that_results_are_gone(
         monkeypatch.setattr(still._collector, "do", lambda: None)
         lost = [still.submit(square, i) for i in range(3)]
         wait_until(lambda: {"finished"} == {*rush.states([future.name for future in lost])})
-        other._collector._store.uncollect(still._presence.token, {})
+        hold_to_be_gone(other._collector._store, still._presence.token)
         wait_until(lambda: other.collect() == [] and rush.n_tasks == 0)
         monkeypatch.undo()
         go_on.set()

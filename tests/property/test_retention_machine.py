@@ -1,13 +1,16 @@
-"""Removing collected results against a model: controllers push, read, collect, remove and die, in any order.
+"""Removing collected results against a model: controllers push, read, collect, remove, stand still and die.
 
-Packets of long ago arrive again at any time. What must hold: nothing is run or given out twice, nothing goes
-that was not had, and nothing that a controller still waits for.
+Packets of long ago arrive again at any time, and those that were held up for the first time. What must hold:
+nothing is run or given out twice, all is given out in the end, nothing goes that was not had, and nothing
+that a controller still waits for.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +22,7 @@ from harness import Server
 from property.histories import HISTORIES, LONGEST, STEPS, Machine, live_through
 from rushlight._store import Store
 from rushlight._store_calls import Collecting, Leaving
+from rushlight._wire import Link
 from store.resending import batch
 
 SLOTS = st.integers(0, 2)
@@ -40,6 +44,9 @@ class Side:
     number: int = 0
     handed_out: int = 0
     leaving: list[Leaving] = field(default_factory=list)
+    #: With which packet it has begun, and whether it was held to be gone since.
+    began: int = 0
+    stood: bool = False
 
     def word(self) -> str:
         return "{} {}".format(*self.read) if self.waiting else f"idle {self.pushes}"
@@ -64,7 +71,8 @@ class Retention(Machine):
         self.had: set[str] = set()
         self.dead: list[Side] = []
         #: What was sent, with its kind, to arrive again.
-        self.packets: list[tuple[str, tuple[Tape, int]]] = []
+        self.packets: list[tuple[str, Callable[[], object]]] = []
+        self.others = Tape(self.ground.store)
         self.sides = [self.born(n) for n in range(3)]
 
     def teardown(self) -> None:
@@ -76,6 +84,7 @@ class Retention(Machine):
         last = self.sides[0]
         self.gather(last)
         self.hand_out(last)
+        assert self.ended.keys() == self.had, "a result was never given out"
         _, ends = last.store.since(0, 0, 1000)
         rows = (*ends.finished, *ends.failed)
         last.leaving = [Leaving(row[3], ends.failures.get(row[3], "")) for row in rows]
@@ -86,17 +95,31 @@ class Retention(Machine):
     def marks(self) -> dict[str, bytes]:
         return {k.decode(): v for k, v in self.ground.raw.hgetall(self.ground.key("collected")).items()}
 
-    def keep(self, kind: str, side: Side) -> None:
+    def keep(self, kind: str, tape: Tape) -> None:
         """Its last packet may arrive again."""
-        self.packets.append((kind, (side.tape, len(side.tape.sent) - 1)))
+        self.packets.append((kind, partial(tape.play, len(tape.sent) - 1)))
+
+    def ask(self, side: Side, keys: Sequence[str] = (), word: str | None = None) -> list[bool]:
+        """A call of the collector, and what it learns by it."""
+        collecting, said = side.collecting(), side.word() if word is None else word
+        verdicts = side.store.collect(collecting, side.number, keys, said)
+        assert side.store.began
+        if side.began not in (0, side.store.began):
+            # It was held to be gone. What it had in its hands is everybody's; of what has ended while it was
+            # not heard it is told that it is there, or not any more.
+            side.given, side.stood = [], False
+            side.waiting -= self.ended.keys()
+            side.store.collect(collecting, side.number, [], "begin")
+        side.began = side.store.began
+        return verdicts
 
     def born(self, slot: int) -> Side:
         """The third keeps what it collects."""
         token = f"{'' if slot == 2 else '~'}c{next(self.numbers)}"
         store = self.ground.another()
         side = Side(token, store, Tape(store))
-        store.collect(side.collecting(), 1, [], "begin")
         side.number = 1
+        self.ask(side, word="begin")
         place = store.place()
         side.read = (place.finished, place.failures)
         return side
@@ -116,7 +139,7 @@ class Retention(Machine):
 
         tasks = batch(*keys)
         side.store.push(replace(tasks, sending=sending))
-        self.keep("push", side)
+        self.keep("push", side.tape)
         self.pushed |= {*keys}
 
     @rule(fail=st.booleans())
@@ -139,8 +162,8 @@ class Retention(Machine):
     def say(self, slot: int) -> None:
         """A controller says how far it has read."""
         side = self.sides[slot]
-        side.store.collect(side.collecting(), side.number, [], side.word())
-        self.keep("say", side)
+        self.ask(side)
+        self.keep("say", side.tape)
 
     @rule(slot=SLOTS)
     def gather(self, slot: int | Side) -> None:
@@ -151,8 +174,8 @@ class Retention(Machine):
         places = ends.failures
         keys = [row[3] for row in (*ends.finished, *ends.failed)]
         side.number += 1
-        verdicts = side.store.collect(side.collecting(), side.number, keys, side.word())
-        self.keep("gather", side)
+        verdicts = self.ask(side, keys)
+        self.keep("gather", side.tape)
         side.given = [key for key, ours in zip(keys, verdicts, strict=True) if ours]
         side.leaving += [Leaving(key, places.get(key, "")) for key in side.given]
 
@@ -160,46 +183,94 @@ class Retention(Machine):
     def hand_out(self, slot: int | Side) -> None:
         """The user asks for more, so he has had all."""
         side = slot if isinstance(slot, Side) else self.sides[slot]
+        if side.stood:
+            self.ask(side)
         assert self.had.isdisjoint(side.given), "a result was given out twice"
         self.had |= {*side.given}
         side.given, side.handed_out = [], side.number
-        side.store.collect(side.collecting(), side.number, [], side.word())
+        self.ask(side)
 
     @rule(slot=SLOTS)
     def clear(self, slot: int | Side) -> None:
         """What was had is removed where it may be."""
         side = slot if isinstance(slot, Side) else self.sides[slot]
         verdicts = side.store.forget(side.collecting(), side.word(), side.leaving)
-        self.keep("clear", side)
+        self.keep("clear", side.tape)
         side.leaving = [task for task, gone in zip(side.leaving, verdicts, strict=True) if not gone]
 
-    @rule(slot=SLOTS)
-    def die(self, slot: int) -> None:
-        """A controller is killed, another takes back what it held, and a new one comes."""
-        self.dead.append(self.sides[slot])
+    @rule(slot=SLOTS, held=st.sets(st.sampled_from(["gather", "push"])))
+    def die(self, slot: int, held: set[str]) -> None:
+        """A controller is killed, another takes back what it held, and a new one comes. What it has sent last
+        is held up on its way."""
+        side = self.sides[slot]
+        if "push" in held:
+            self.hold_push(side)
+        if "gather" in held:
+            self.hold_gather(side)
+        self.dead.append(side)
         self.bury()
         self.sides[slot] = self.born(slot)
 
+    def hold_gather(self, side: Side) -> None:
+        _, ends = side.store.since(0, 0, 1000)
+        keys = [row[3] for row in (*ends.finished, *ends.failed)]
+        c, number = side.collecting(), side.store._next_packet()
+        said = (c.token, side.number + 1, c.handed_out, c.process, side.word(), number)
+        self.packets.append(
+            ("gather", self.sender(side.store.scripts.collect(side.store.epoch, *said, *keys)))
+        )
+
+    def hold_push(self, side: Side) -> None:
+        """Nobody waits for what comes of it."""
+        key = next(self.keys)
+        sending = f"{side.token} {side.pushes + 1}"
+        packet = side.store.scripts.push(side.store.epoch, (), False, "", sending, key, *batch(key).heads)
+        send = self.sender(packet)
+
+        def arrive() -> None:
+            send()
+            self.pushed.add(key)
+
+        self.packets.append(("push", arrive))
+
+    def sender(self, packet: bytes) -> Callable[[], object]:
+        def send() -> object:
+            late = Link(self.ground.store.config)
+            try:
+                return late.call_many(packet, 1)
+            finally:
+                late.close()
+
+        return send
+
+    @rule(slot=SLOTS)
+    def stand_still(self, slot: int) -> None:
+        """A controller is not heard for so long that another holds it to be gone."""
+        side = self.sides[slot]
+        side.stood = True
+        self.take_back({side.token})
+
     def bury(self) -> None:
+        self.take_back({side.token for side in self.dead})
+
+    def take_back(self, names: set[str]) -> None:
         store = self.ground.store
-        names = {side.token for side in self.dead}
         for found in store.collectors()[1]:
             if found.token in names:
-                store.uncollect(found.token, store.given_to(found))
+                assert store.uncollect(found, store.given_to(found))
+                self.keep("take back", self.others)
 
-    @rule(kinds=st.sampled_from([("push",), ("say",), ("push", "say", "gather", "clear")]), data=st.data())
+    @rule(
+        kinds=st.sampled_from(
+            [("push",), ("say",), ("push", "say", "gather", "clear"), ("gather", "take back")]
+        ),
+        data=st.data(),
+    )
     def late(self, kinds: tuple[str, ...], data: Any) -> None:
-        """A packet of long ago arrives again. Not one of a controller that was killed and buried since, which
-        would count as there once more, with what it had handed out by then (see the guarantees)."""
-        buried = [side.tape for side in self.dead]
-        kept = [
-            packet
-            for kind, packet in self.packets
-            if kind in kinds and (kind == "push" or packet[0] not in buried)
-        ]
+        """A packet of long ago arrives, again or for the first time."""
+        kept = [arrive for kind, arrive in self.packets if kind in kinds]
         if kept:
-            tape, at = data.draw(st.sampled_from(kept[-20:]))
-            tape.play(at)
+            kept[-20:][data.draw(st.integers(0, min(len(kept), 20) - 1))]()
             self.bury()
 
     @rule()
@@ -219,7 +290,7 @@ class Retention(Machine):
         there = self.ground.states()
         assert self.pushed - self.had <= there.keys()
         for side in self.sides:
-            assert side.waiting & self.pushed <= there.keys()
+            assert side.stood or side.waiting & self.pushed <= there.keys()
         assert {key: state for key, state in there.items() if key in self.ended} == {
             key: state for key, state in self.ended.items() if key in there
         }

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import redis
 
-from ground import Ground
+from ground import Ground, hold_to_be_gone
 from harness import Server
 from rushlight._boards import Leaderboard
 from rushlight._budget import Budget, Calls
@@ -287,6 +287,24 @@ def _lead(stage: Stage) -> None:
     stage.store.lead("turn", 500.0)
 
 
+def _collect(stage: Stage) -> Any:
+    return stage.store.collect(Collecting("c1", "host:1:1"), 1, ["d1", "x1"])
+
+
+def _collect_and_go(stage: Stage) -> Any:
+    """What it was given before is in its books."""
+    given = _collect(stage)
+    stage.store.collect(Collecting("c1", "host:1:1", 1), 1, [])
+    hold_to_be_gone(stage.store, "c1")
+    return given
+
+
+def _forget_and_go(stage: Stage) -> Any:
+    gone = stage.store.forget(Collecting("~c1", "host:1:1", 1), "", [Leaving("d1")])
+    hold_to_be_gone(stage.store, "~c1")
+    return gone
+
+
 def _spilled(stage: Stage) -> Any:
     store, spilled = stage.store, dict[str, bytes]()
     stored = store.codec.encode_fields({"x": "v" * 100_000}, "xs", spilled)
@@ -372,14 +390,33 @@ MANAGER: tuple[Row, ...] = (
     Row("Store.write", lambda s: fix_root(s.store, "[1,2,3]"), name="root"),
     Row("Store.write", lambda s: s.board().add("k", 2.0), name="board"),
     Row("Store.write", lambda s: bool(s.store._open()), name="open", late={"all_reset": UNCONFIRMED}),
-    Row("Store.collect", lambda s: s.store.collect(Collecting("c1", "host:1:1"), 1, ["d1", "x1"])),
+    Row("Store.collect", _collect),
     Row(
         "Store.forget",
         lambda s: s.store.forget(Collecting("~c1", "host:1:1", 1), "", [Leaving("d1"), Leaving("x1", 0)]),
         lambda s: s.store.collect(Collecting("~c1", "host:1:1"), 1, ["d1", "x1"]),
     ),
     Row("Store.name_call", lambda s: s.store.name_call("n", "n\x1f1")),
-    Row("Store.uncollect", lambda s: s.store.uncollect("c0", {"d1": b"c0:1", "x1": b"c9:1"})),
+    Row("Store.collect", _collect_and_go, name="of one that is gone"),
+    Row(
+        "Store.forget",
+        _forget_and_go,
+        lambda s: s.store.collect(Collecting("~c1", "host:1:1"), 1, ["d1", "x1"]),
+        name="of one that is gone",
+    ),
+    Row(
+        "Store.push",
+        lambda s: (s.store.push(numbered("n1")), hold_to_be_gone(s.store, "~c2")),
+        name="of one that is gone",
+    ),
+    Row("Store.uncollect", lambda s: hold_to_be_gone(s.store, "c1"), _collect),
+    Row(
+        "Store.uncollect",
+        lambda s: (hold_to_be_gone(s.store, "c1"), _collect(s)),
+        _collect,
+        name="that begins again",
+    ),
+    Row("Store.leave_collecting", lambda s: s.store.leave_collecting("c1", {"d1": b"c1:1"}), _collect),
     Row("Store.keep_broadcast", lambda s: s.store.keep_broadcast("b1", b"call")),
     Row("Store.lead", lambda s: s.store.lead("turn", 5.0), late={"work": TURN}),
     Row("Store.lead", lambda s: s.store.lead("turn", 0.0), _lead, name="its end"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ground import Ground, Tape
+from ground import Ground, Tape, hold_to_be_gone
 from rushlight import Rush, RushWorker
 from rushlight._member import Member
 from rushlight._store import Store
@@ -86,8 +86,9 @@ def test_what_was_not_handed_out_stays(ground: Ground) -> None:
     assert [True] == ground.store.collect(collector("archive"), 1, ["b"])
     assert [False, True, True] == forget(ground.store, "a", "b", "c", handed_out=0)
     assert ["a", "b", "c"] == sorted(ground.states())
-    ground.store.uncollect("~a", {})
-    assert [True] == ground.store.forget(collector("~b"), "", [Leaving("a")])
+    hold_to_be_gone(ground.store, "~a")
+    assert [True] == ground.store.collect(collector("~b"), 1, ["a"])
+    assert [True] == ground.store.forget(collector("~b", 1), "", [Leaving("a")])
     assert ["b", "c"] == sorted(ground.states())
 
 
@@ -107,7 +108,7 @@ def test_nothing_goes_that_a_controller_has_not_read(ground: Ground) -> None:
     store.collect(collector("b"), 5, [], "idle 0")
     assert [True] == forget(store, "c")
     store.collect(collector("b"), 6, [], "begin")
-    store.uncollect("b", {})
+    hold_to_be_gone(store, "b")
     assert [True] == forget(store, "d")
     assert {} == sizes(ground)
 

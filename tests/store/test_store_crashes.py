@@ -120,5 +120,5 @@ def test_each_result_goes_to_one_collector(ground: Ground) -> None:
     (gone,) = [collector for collector in found if collector.token == "one"]
     held = store.given_to(gone)
     assert {"d"} == set(held)
-    assert 1 == store.uncollect("one", held)
+    assert store.uncollect(gone, held)
     assert [True] == store.collect(two, 2, ["d"])

@@ -27,6 +27,7 @@ from store.resending import MEANWHILE, READS, ROWS, Row, Stage, again, batch, li
 WITHOUT_ROW = {
     "Store.removes": "what a call has heard",
     "Store.missed": "what a call has heard",
+    "Store.began": "what a call has heard",
     "Store.close": "closes connections",
     "Store.heard": "looks at a text",
     "Store.rows": "reads bytes",

@@ -4,16 +4,18 @@
 -- alone. A place in the list of finished tasks stays, empty, so that all other places stay true, until all in front
 -- of it are empty, too: then they are cut off, and counted in `base`. Sent again, it finds them gone.
 -- KEYS: control index finished failed failures collected feeds lapses deadlines names blobs files.
--- ARGV: epoch, collector, number up to which all was handed out, the collector's process, how far it has read
---   (lib/collector), then per task: key, place among the failures or '', how many fields of blobs are its own, these.
+-- ARGV: epoch, collector, number up to which all was handed out, the collector's process, how far it has read, number
+--   of the packet (lib/collector), then per task: key, place among the failures or '', how many fields of blobs are
+--   its own, these.
 -- Reply: {'ok', per task 1 (it is gone, or is to stay) or 0 (not yet), references to files nobody needs any more},
 --   or EPOCH.
 local control, index, finished, failures = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
 local refused = wrong_epoch(redis.call('HGET', control, 'epoch'), ARGV[1])
 if refused then return refused end
 though_full(control)
-heed(control, ARGV[2], ARGV[3], ARGV[4])
-note_feed({control = control, feeds = KEYS[7], finished = finished, failures = failures}, ARGV[2], ARGV[5])
+if heed(control, ARGV[2], ARGV[3], ARGV[4], ARGV[6]) then
+  note_feed({control = control, feeds = KEYS[7], finished = finished, failures = failures}, ARGV[2], ARGV[5])
+end
 
 -- How far all have read.
 local read_finished, read_failures = math.huge, math.huge
@@ -34,7 +36,7 @@ local function is_final(mark)
   return tonumber(number) <= handed_out[token]
 end
 
-local tasks, keys, at = {}, {}, 6
+local tasks, keys, at = {}, {}, 7
 while at <= #ARGV do
   local own = tonumber(ARGV[at + 2])
   tasks[#tasks + 1] = {place = ARGV[at + 1], first = at + 3, last = at + 2 + own}

@@ -43,7 +43,7 @@ if ARGV[4] == 'new' then
     return {'ok', n}
   end
 end
--- include: gate line settle create
+-- include: gate line settle create collector
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch', 'line', 'gone', 'ends', 'base')
 local refused = wrong_epoch(c[1], ARGV[1])
 if refused then return refused end
@@ -79,9 +79,11 @@ if #unknown > 0 then return {'UNKNOWN', unknown} end
 -- sent it waits for what comes of it.
 local sender, sending = string.match(ARGV[4], '^(%S+) (%d+)$')
 if sender then
-  local last = redis.call('HGET', keys.control, 's:' .. sender)
-  if last and tonumber(last) >= tonumber(sending) then return {'ok', n} end
+  local said = redis.call('HMGET', keys.control, 's:' .. sender, 'k:' .. sender)
+  if said[1] and tonumber(said[1]) >= tonumber(sending) then return {'ok', n} end
   redis.call('HSET', keys.control, 's:' .. sender, sending)
+  -- One that was held to be gone is there, or was: if nothing more is heard of it, what it waits for keeps nobody.
+  if not said[2] then redis.call('HSET', keys.control, 'k:' .. sender, cmsgpack.pack({ALL, now, NOT_HEARD})) end
   local read = redis.call('LLEN', keys.finished) + (c[6] or 0) .. ' ' .. redis.call('LLEN', keys.failures)
   redis.call('HSETNX', KEYS[20], sender, read)
 end

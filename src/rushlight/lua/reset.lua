@@ -22,7 +22,7 @@ if ARGV[2] == 'tasks' then
     local of_tasks = field == 'drain' or field == 'line' or field == 'places' or field == 'derived'
       or field == 'gone' or field == 'blank' or field == 'base'
     local letter = string.sub(field, 1, 2)
-    if of_tasks or letter == 'c:' or letter == 'k:' or letter == 's:' then redis.call('HDEL', KEYS[1], field) end
+    if of_tasks or letter == 'c:' or letter == 'k:' or letter == 'n:' or letter == 's:' then redis.call('HDEL', KEYS[1], field) end
   end
   -- A new epoch, so that every reader drops what it had read; members keep their tokens and go on.
   redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
