@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import venv
@@ -22,25 +21,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import headline
 import kit
 import publish
+from leaders import OURS, Kind, cpu_us, lines, rate, trial_us
 
 HERE = Path(__file__).resolve().parent
-OURS = "rushlight"
 #: Names, in the environment of all processes of a measurement, what no other's have.
 MARK = "PEERS_RUN"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library: what to install, and the variants of its ``peers/with_*.py``. ``batched``: those of them
-    that send many tasks in a message. ``why``: what to know where it is ahead of ours."""
+    """A library: what to install, and the variants of its ``peers/with_*.py``. ``between``: what is between
+    the caller and its workers (``leaders.REASONS``); ``batched``: the variants that send many tasks in a
+    message; ``instead``: what else to know of its tasks where they are ahead of ours."""
 
     name: str
     packages: tuple[str, ...]
     variants: tuple[str, ...]
+    between: str = "server"
     batched: tuple[str, ...] = ()
-    why: str = ""
+    instead: str = ""
 
 
 PEERS = (
@@ -62,34 +64,44 @@ PEERS = (
         "pool",
         (),
         ("submit", "map, chunks of 64"),
+        between="pipes",
         batched=("map, chunks of 64",),
-        why="pipes between a parent and its children: nothing is kept, nobody can join, a crash loses all",
     ),
     Peer(
         "joblib",
         ("joblib",),
         ("batch_size=1", "batch_size=auto"),
+        between="pipes",
         batched=("batch_size=auto",),
-        why="as the pool, with thousands of calls in a message where it batches",
     ),
     Peer("rq", ("rq",), ("fork per job", "SimpleWorker")),
     Peer("celery", ("celery[redis]",), ("prefork",)),
     Peer("dramatiq", ("dramatiq[redis]",), ("2 x 8 threads", "2 x 1 thread")),
-    Peer("huey", ("huey[redis]",), ("as shipped", "notify_result")),
+    Peer(
+        "huey",
+        ("huey[redis]",),
+        ("as shipped", "notify_result"),
+        instead="through the same server, but a task that was taken is nowhere but in its worker, and gone "
+        "with it",
+    ),
     Peer("arq", ("arq",), ("as shipped", "polls every ms")),
     Peer("taskiq", ("taskiq", "taskiq-redis"), ("as shipped", "polls every ms")),
     Peer("streaq", ("streaq",), ("as shipped",)),
-    Peer("dask", ("distributed",), ("LocalCluster",)),
-    Peer("ray", ("ray",), ("tasks", "actors"), why="shared memory between the processes of one node"),
-    Peer("parsl", ("parsl",), ("HTEX",)),
+    Peer("dask", ("distributed",), ("LocalCluster",), between="daemons"),
+    Peer("ray", ("ray",), ("tasks", "actors"), between="daemons"),
+    Peer("parsl", ("parsl",), ("HTEX",), between="daemons"),
     Peer(
         "optuna",
         ("optuna", "redis"),
         ("in memory", "journal, Redis", "journal, file", "RDB, sqlite"),
-        why="in memory: one process that shares nothing",
+        between="shared",
     ),
 )
-BATCHED = {(peer.name, variant) for peer in PEERS for variant in peer.batched}
+KIND = Kind(
+    between={peer.name: peer.between for peer in PEERS},
+    batched=frozenset((peer.name, variant) for peer in PEERS for variant in peer.batched),
+    instead={peer.name: peer.instead for peer in PEERS},
+)
 
 
 def python_of(peer: Peer, folder: Path) -> tuple[str, str]:
@@ -167,51 +179,20 @@ def measured(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield found | {"again": at >= len(chosen)}
 
 
-def middle(one: dict[str, Any], task: str) -> float:
-    """Tasks per second: the median of its batches."""
-    return statistics.median(one[task]["per_second"])
-
-
-def notes(found: list[dict[str, Any]]) -> list[str]:
-    """Who is ahead of ours in what, and why: nothing is left unsaid. What sends many tasks in a message is
-    compared with ours that does, one task with one task."""
-    queues = [one for one in found if "noop" in one and not one["again"]]
-    why = {peer.name: peer.why for peer in PEERS}
-    told = []
-    for one in queues:
-        mine = [ours for ours in queues if ours["peer"] == OURS and batched(ours) == batched(one)]
-        ahead = []
-        for task, words in (("noop", "no-op"), ("spin", "1 ms")) if mine else ():
-            rate = middle(one, task) / max(middle(ours, task) for ours in mine)
-            wait = one[f"{task}_latency"]["p50_ms"] / min(ours[f"{task}_latency"]["p50_ms"] for ours in mine)
-            ahead += [f"{words} tasks/s ({rate:.2f} x ours)"] if rate > 1 else []
-            cpu = cpu_us(one) / min(cpu_us(ours) for ours in mine)
-            ahead += [f"CPU per no-op ({cpu:.2f} x ours)"] if cpu < 1 and task == "noop" else []
-            ahead += [f"{words} latency ({wait:.2f} x ours)"] if wait < 1 else []
-        if ahead and one["peer"] != OURS:
-            reason = why[one["peer"]] or "no reason is known"
-            told.append(f"{one['peer']} ({one['variant']}) is ahead in {', '.join(ahead)}: {reason}.")
-    return told
-
-
-def batched(one: dict[str, Any]) -> bool:
-    return (one["peer"], one["variant"]) in BATCHED
-
-
 def as_markdown(whole: dict[str, Any]) -> str:
     """The tables, who is ahead of ours and why, what could not be measured, settings and versions."""
     found = whole["peers"]
-    lines = [*queue_lines(found), "", *store_lines(found), ""]
-    lines += [f"- {note}" for note in notes(found)]
+    parts = [*queue_lines(found), "", *store_lines(found), "", "Who leads, column by column:", ""]
+    parts += [*lines(found, KIND), ""]
     for one in found:
         if "error" in one:
-            lines.append(f"- {one['peer']} ({one['variant']}) was not measured: {one['error']}")
-    lines += ["", "Settings and versions:", ""]
+            parts.append(f"- {one['peer']} ({one['variant']}) was not measured: {one['error']}")
+    parts += ["", "Settings and versions:", ""]
     for one in found:
         if "settings" in one and not one["again"]:
             used = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
-            lines.append(f"- {one['peer']}, {one['variant']}: {one['settings']}{used and f' ({used})'}")
-    return "\n".join([*lines, "", publish.facts(whole)])
+            parts.append(f"- {one['peer']}, {one['variant']}: {one['settings']}{used and f' ({used})'}")
+    return "\n".join([*parts, "", publish.facts(whole)])
 
 
 def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -222,13 +203,13 @@ def queue_lines(found: list[dict[str, Any]]) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     queues = [one for one in found if "noop" in one]
-    for one in sorted(queues, key=lambda one: middle(one, "noop"), reverse=True):
+    for one in sorted(queues, key=lambda one: rate(one, "noop"), reverse=True):
         singles = (one["noop_latency"], one["spin_latency"])
         times = " | ".join(f"{single['p50_ms']:g} / {single['p95_ms']:g}" for single in singles)
         again = " (again)" if one["again"] else ""
         yield (
-            f"| {name_of(one)} | {one['variant']}{again} | {middle(one, 'noop'):,.0f} "
-            f"| {middle(one, 'spin'):,.0f} | {cpu_us(one):,.0f} | {times} | {one['first_result_seconds']:g} "
+            f"| {name_of(one)} | {one['variant']}{again} | {rate(one, 'noop'):,.0f} "
+            f"| {rate(one, 'spin'):,.0f} | {cpu_us(one):,.0f} | {times} | {one['first_result_seconds']:g} "
             f"| {one['quiet']['cores_used_by_others']} |"
         )
 
@@ -244,17 +225,8 @@ def store_lines(found: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {name_of(one)} | {one['variant']} | {trial_us(one):,.1f} | {together} | {reading} |"
 
 
-def cpu_us(one: dict[str, Any]) -> float:
-    """CPU of all processes for one no-op: the median of its batches."""
-    return statistics.median(one["noop"]["cpu_us"])
-
-
 def name_of(one: dict[str, Any]) -> str:
     return f"**{one['peer']}**" if one["peer"] == OURS else str(one["peer"])
-
-
-def trial_us(one: dict[str, Any]) -> float:
-    return statistics.median(one["trial_us"]["us"])
 
 
 def as_line(one: dict[str, Any]) -> str:
@@ -265,7 +237,7 @@ def as_line(one: dict[str, Any]) -> str:
     if "trial_us" in one:
         return f"{head} {trial_us(one):>9,.1f} us per trial {one.get('two_processes')} {one.get('load')}"
     return (
-        f"{head} no-op {middle(one, 'noop'):>9,.0f}/s, 1 ms {middle(one, 'spin'):>7,.0f}/s, "
+        f"{head} no-op {rate(one, 'noop'):>9,.0f}/s, 1 ms {rate(one, 'spin'):>7,.0f}/s, "
         f"CPU {cpu_us(one):,.0f} us, latency "
         f"{one['noop_latency']['p50_ms']:g}/{one['noop_latency']['p95_ms']:g} ms, "
         f"{one['spin_latency']['p50_ms']:g}/{one['spin_latency']['p95_ms']:g} ms, first result "
@@ -291,10 +263,11 @@ def main() -> None:
     if asked.json:
         print(json.dumps(whole))
     else:
-        print(*notes(found), sep="\n")
+        print(*lines(found, KIND), sep="\n")
     if asked.save:
         publish.save("peers", whole)
         publish.into_readme("peers.py", as_markdown(whole))
+        headline.refresh()
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-def into_readme(name: str, text: str) -> None:
+def into_readme(name: str, text: str, path: Path = HERE / "README.md") -> None:
     """Puts a text between the marks that the program of this name has in README.md."""
-    path = HERE / "README.md"
     begin, end = f"<!-- made by {name} -->", f"<!-- end of {name} -->"
     head, found, rest = path.read_text(encoding="utf-8").partition(begin)
     _, ended, tail = rest.partition(end)
     if not found or not ended:
-        raise SystemExit(f"README.md has no place for {name}: {begin} ... {end}")
+        raise SystemExit(f"{path} has no place for {name}: {begin} ... {end}")
     path.write_text(f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}", encoding="utf-8")
 
 

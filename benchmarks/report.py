@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import curves
+import headline
 import peers
 import publish
 import scale
@@ -18,6 +19,7 @@ def main() -> None:
             if hasattr(program, "draw"):
                 program.draw(whole, publish.RESULTS)
             publish.into_readme(f"{name}.py", program.as_markdown(whole))
+    headline.refresh()
 
 
 if __name__ == "__main__":

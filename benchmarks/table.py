@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import headline
 import kit
 import publish
 from targets import TARGETS
@@ -142,6 +143,7 @@ def main() -> None:
     if options.save:
         publish.save("table", {"runs": found})
         publish.into_readme("table.py", as_markdown({"runs": found}))
+        headline.refresh()
     sys.exit(any("error" in one for one in found))
 
 

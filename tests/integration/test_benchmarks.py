@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,44 @@ def test_curves_are_data_and_pictures(tmp_path: Path) -> None:
         assert 0 < min(point["us"] for point in mine)
         picture = (tmp_path / f"curve-{curve}.svg").read_text()
         assert [] == [point["operation"] for point in mine if point["operation"] not in picture]
+
+
+def test_the_table_of_peers_says_who_leads_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each column; where somebody is ahead of ours, in whichever, a reason is named and written
+    out below, whatever the peer."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    peers = importlib.import_module("peers")
+    leaders = importlib.import_module("leaders")
+
+    def queue(peer: str, variant: str, scale: float) -> dict[str, Any]:
+        """Figures that are all so many times as good as 1."""
+        task = {"per_second": [1000 * scale], "cpu_us": [100 / scale]}
+        single = {"p50_ms": 1 / scale, "p95_ms": 2 / scale}
+        told = {"noop": task, "spin": task, "noop_latency": single, "spin_latency": single}
+        return {"peer": peer, "variant": variant, "again": False, "first_result_seconds": 1 / scale, **told}
+
+    def store(peer: str, variant: str, scale: float) -> dict[str, Any]:
+        load, both = {"ms": 1 / scale}, {"per_second": scale}
+        told = {"trial_us": {"us": [1 / scale]}, "two_processes": both, "load": load}
+        return {"peer": peer, "variant": variant, "again": False, **told}
+
+    ours = [queue("rushlight", "queue", 1), queue("rushlight", "controller, chunks of 64", 1)]
+    ours += [store("rushlight", "search", 1)]
+    for peer in peers.PEERS[1:]:
+        for scale in (0.5, 2):
+            made = store if peer.name == "optuna" else queue
+            whole = [*ours, *(made(peer.name, variant, scale) for variant in peer.variants)]
+            head, _, *rows = leaders.lines(whole, peers.KIND)
+            assert head.startswith("| column")
+            rows, reasons = rows[: rows.index("")], rows[rows.index("") + 1 :]
+            assert rows
+            for row in rows:
+                _, _, _, ahead, why, behind, _ = row.split("|")
+                assert (scale > 1) == (peer.name in ahead) == bool(why.strip())
+                assert (scale < 1) == (peer.name in behind) == ("nobody" in ahead)
+            assert {n for row in rows for n in row.split("|")[4].replace(" ", "").split(",") if n} == {
+                reason.partition(".")[0] for reason in reasons
+            }
 
 
 @pytest.mark.slow
