@@ -106,6 +106,17 @@ def test_the_first_writer_wins(ground: Ground, first: str, second: str) -> None:
     assert before == ground.account()
 
 
+def test_another_result_is_not_the_one_that_decided(ground: Ground) -> None:
+    """Finished again with other results it says False; with the same ones True, as they are what decided."""
+    worker = ground.member()
+    (key,) = ground.begin(worker)
+    assert ground.finish(worker, key, y=1)
+    before = ground.account()
+    assert not ground.finish(worker, key, y=2)
+    assert ground.finish(worker, key, y=1)
+    assert before == ground.account()
+
+
 def test_nobody_settles_the_task_of_another(ground: Ground) -> None:
     """Neither finishing nor failing is heard from a worker that does not hold the task."""
     ann, bob = ground.member("ann"), ground.member("bob")
@@ -204,7 +215,7 @@ def test_a_batch_that_says_a_key_twice_keeps_the_first(ground: Ground) -> None:
     one, two, three = ground.begin(worker, 3)
     verdicts = [ground.finishing(one, y=1), ground.finishing(one, y=2)]
     verdicts += [ground.failing(two), ground.finishing(two), ground.finishing(three), ground.failing(three)]
-    assert [True, True, True, False, True, False] == worker.settle(verdicts, {})
+    assert [True, False, True, False, True, False] == worker.settle(verdicts, {})
     found = ground.account()
     assert [(one, {"y": 1}), (three, {})] == [(row[3], row[10]) for row in found.finished]
     assert [two] == found.failures

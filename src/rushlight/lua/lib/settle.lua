@@ -141,12 +141,13 @@ local function standing(keys, key, who)
   return 0, nil, at
 end
 
--- A resent verdict: was this task already decided the same way by this attempt? A failure by its condition:
--- the same attempt may have been failed by somebody else (killed, cancelled, lost). One that has an attempt left,
--- or was retried, is told by what is kept of the attempt before.
+-- A resent verdict: was this task already decided by this attempt, and in these very words? The same attempt may
+-- have been failed by somebody else (killed, cancelled, lost), and a worker may contradict itself. One that has an
+-- attempt left, or was retried, is told by what is kept of the attempt before.
 local function decided_so(keys, at, key, who, kind, payload)
   if at ~= '' then
-    return kind == 'f' and string.sub(redis.call('LINDEX', keys.finished, at - base), 2, #who + 1) == who and 1 or 0
+    local record = kind == 'f' and redis.call('LINDEX', keys.finished, at - base) or ''
+    return string.sub(record, 2, #who + 1) == who and string.sub(record, -#payload) == payload and 1 or 0
   end
   if kind ~= 'x' then return 0 end
   local value = redis.call('HGET', keys.failed, key)
