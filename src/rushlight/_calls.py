@@ -10,7 +10,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -284,11 +284,42 @@ def encode_told(told: Mapping[str, Any]) -> bytes:
 
 
 def seal_error(store: Store, error: BaseException) -> bytes | None:
-    """The exception itself; None for one that cannot be pickled."""
-    try:
-        return store.require_trust("an exception").dumps(ERROR, error, by_value=False)
-    except Exception:
-        return None
+    """The exception itself; None for one that cannot be pickled.
+
+    Many cannot be made again from their ``args``, as their constructor takes more, and some have an attribute
+    that cannot be pickled: these are made again in parts.
+    """
+    for told in (error, _Parts(store, error)):
+        with suppress(Exception):
+            sealed = store.require_trust("an exception").dumps(ERROR, told, by_value=False)
+            if open_error(store, sealed) is not None:
+                return sealed
+    return None
+
+
+class _Parts:
+    """Pickles as an exception that is made again without its constructor, of what can be pickled of it."""
+
+    def __init__(self, store: Store, error: BaseException) -> None:
+        self._store = store
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = {name: value for name, value in vars(self._error).items() if self._goes(value)}
+        return _put_together, (type(self._error), self._error.args, kept)
+
+    def _goes(self, value: Any) -> bool:
+        try:
+            self._store.require_trust("an exception").dumps(ERROR, value, by_value=False)
+        except Exception:
+            return False
+        return True
+
+
+def _put_together(kind: type[BaseException], args: tuple[Any, ...], kept: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    vars(error).update(kept)
+    return error
 
 
 def open_error(store: Store, sealed: bytes) -> BaseException | None:
