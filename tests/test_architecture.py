@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import rushlight
-from rushlight import _keys, _scripts
+from rushlight import _keys, _scripts, errors
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "rushlight"
@@ -258,6 +258,13 @@ def test_exports_are_sorted_and_exist() -> None:
         if not name.startswith("_") and not hasattr(value, "__path__") and type(value).__name__ != "module"
     }
     assert set() == public - set(exported) - {"annotations"}
+
+
+def test_errors_are_names_of_the_package() -> None:
+    """Whoever has the name of an error from its traceback can write it behind ``rushlight.``."""
+    raised = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    raised = {name: value for name, value in raised.items() if issubclass(value, (Exception, Warning))}
+    assert raised == {name: getattr(rushlight, name, None) for name in raised}
 
 
 def test_no_open_ends() -> None:

@@ -16,7 +16,8 @@ General layout, lowest first; a module imports only from those above it in this 
     _controller                      a controller's face: futures, scaling
     cli/                             the command line
 
-Names without an underscore here are public; errors live in ``rushlight.errors``.
+Names without an underscore here are public. Errors live in ``rushlight.errors``, launchers in
+``rushlight.launchers``; the names users write are also here.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -28,6 +29,36 @@ from ._plan import plan
 from ._records import Counts, Task, TaskState, WaitResult, WorkerInfo, WorkerState, WorkerUsage
 from ._version import __version__
 from ._worker import RushWorker
+from .errors import (
+    CodecError,
+    ConfigError,
+    DataMissing,
+    DecodeError,
+    EncodeError,
+    LauncherError,
+    LaunchError,
+    MissingExtra,
+    RushlightError,
+    SecretRequired,
+    SignatureMismatch,
+    StaleTaskWarning,
+    StoreError,
+    StoreUnavailable,
+    StoreVersion,
+    StoreWarning,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskLost,
+    TaskTimeout,
+    UnknownKey,
+    WaitTimeout,
+    WorkerCrashed,
+    WorkerError,
+    WorkerLost,
+    WorkerStartError,
+)
+from .launchers import Handle, HandleState, Launcher, LocalLauncher, WorkerCommand
 
 if _TYPE_CHECKING:
     from ._archive import Archive
@@ -39,17 +70,49 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Archive",
+    "CodecError",
+    "ConfigError",
     "Controller",
     "ControllerGroup",
     "Counts",
+    "DataMissing",
+    "DecodeError",
+    "EncodeError",
+    "Handle",
+    "HandleState",
     "InlineController",
+    "LaunchError",
+    "Launcher",
+    "LauncherError",
+    "LocalLauncher",
+    "MissingExtra",
     "Rush",
     "RushWorker",
+    "RushlightError",
+    "SecretRequired",
+    "SignatureMismatch",
+    "StaleTaskWarning",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreVersion",
+    "StoreWarning",
     "Task",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskLost",
     "TaskResult",
     "TaskState",
+    "TaskTimeout",
+    "UnknownKey",
     "WaitResult",
+    "WaitTimeout",
+    "WorkerCommand",
+    "WorkerCrashed",
+    "WorkerError",
     "WorkerInfo",
+    "WorkerLost",
+    "WorkerStartError",
     "WorkerState",
     "WorkerUsage",
     "__version__",
