@@ -47,12 +47,11 @@ class CallOptions:
         if name is not None and (_inputs.one_key(name, "name") == "" or "\x1f" in name):
             raise ConfigError(f"name={name!r} must be a text that is not empty, without \\x1f", name=name)
         for limit in ("timeout", "queue_timeout"):
-            _inputs.time_limits(given.get(limit), 1, limit)
-        _inputs.count(given.get("max_retries", 0), "max_retries")
+            (given[limit],) = _inputs.time_limits(given.get(limit), 1, limit)
+        given["max_retries"] = _inputs.count(given.get("max_retries", 0), "max_retries")
         if given.get("seed") is not None:
             encode_seed(given["seed"])
-        if not isinstance(given.get("priority", 0), int):
-            raise ConfigError(f"priority={given['priority']!r} must be a whole number")
+        (given["priority"],) = _inputs.each(given.get("priority", 0), 1, "priority", int)
         given["resources"] = checked_resources(given.get("resources"))
         return cls(**given)
 
@@ -125,12 +124,12 @@ class Settings:
     def checked(cls, *, launcher: Any, seed: Any, **given: Any) -> Settings:
         """Raises ConfigError for what cannot work."""
         least, most = _numbers(given["min_workers"], given["max_workers"])
-        _inputs.count(given["max_crashes"], "max_crashes")
+        given["max_crashes"] = _inputs.count(given["max_crashes"], "max_crashes")
         for name in ("max_tasks_per_worker", "max_memory", "max_queued", "max_queued_bytes"):
             if given[name] is not None:
-                _inputs.count(given[name], name, least=1)
+                given[name] = _inputs.count(given[name], name, least=1)
         idle = _inputs.seconds(given["idle_timeout"], "idle_timeout", none=True)
-        lifetime = _inputs.seconds(given["max_lifetime"], "max_lifetime", none=True)
+        lifetime = _inputs.seconds(given["max_lifetime"], "max_lifetime", none=True, least=1e-3)
         patience = _inputs.seconds(given["launch_timeout"], "launch_timeout", least=0.1) or 60.0
         ratio = _inputs.ratio(given["tasks_per_worker"], "tasks_per_worker")
         if seed is not None:
@@ -152,7 +151,7 @@ class Settings:
             seed=seed,
             on_worker_start=on_start,
             packages=tuple(_inputs.key_list(given["packages"], "packages")),
-            lease=_inputs.seconds(given["lease"], "lease", least=0.1) or 15.0,
+            lease=_inputs.lease(given["lease"]),
             max_queued=given["max_queued"],
             max_queued_bytes=given["max_queued_bytes"],
             retention=given["retention"],
@@ -161,13 +160,13 @@ class Settings:
 
 
 def _numbers(least: Any, most: Any) -> tuple[int, int]:
-    _inputs.count(least, "min_workers")
+    least = _inputs.count(least, "min_workers")
     wanted = most if most is not None else plan.current().n_workers
     if wanted is None:
         return least, max(
             least, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         )
-    _inputs.count(wanted, "max_workers", least=1)
+    wanted = _inputs.count(wanted, "max_workers", least=1)
     if least > wanted:
         raise ConfigError(f"min_workers={least} is more than max_workers={wanted}")
     return least, wanted

@@ -261,13 +261,26 @@ def _checked(url: str, where: str) -> str:
             + ", ".join(f"{name}://" for name in _SCHEMES)
         )
     url = f"{_SCHEMES[scheme]}://{rest}"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: its host cannot be read; an address of IPv6 stands in brackets"
+        ) from error
     try:
         _ = parts.port
     except ValueError as error:
         # urllib's text would show the whole netloc, password included.
         if scheme != "redis+sentinel" or "," not in parts.netloc:
             raise ConfigError(f"{where}: the port is not a number between 0 and 65535") from error
+    if (
+        parts.scheme in ("redis", "rediss")
+        and not parts.path.strip("/").isdecimal()
+        and parts.path.strip("/")
+    ):
+        raise ConfigError(
+            f"{where}: {parts.path!r} is no database: write its number, such as redis://host:6379/0"
+        )
     if parts.scheme == "unix" and not parts.path:
         raise ConfigError(f"{where}: unix:// needs the socket's path, such as unix:///run/redis.sock")
     return url

@@ -32,7 +32,7 @@ from ._kin import Kin, checked_fallback
 from ._launches import Launches
 from ._loopspec import make_spec
 from ._manager import Rush
-from ._mapping import check_map, in_order
+from ._mapping import checked_map, in_order
 from ._missing import Missing
 from ._peers import Peers
 from ._results import Ends, status_of_error
@@ -258,7 +258,7 @@ class Controller(Kin, concurrent.futures.Executor):
         that failed raises its error and the rest is cancelled; or it warns, or is silent, and the error
         itself is the value.
         """
-        check_map(chunksize, error)
+        chunksize = checked_map(chunksize, error)
         deadline = deadline_of(timeout)
         ref = self._shelf.refer(fn)
         items = zip(*iterables, strict=False)

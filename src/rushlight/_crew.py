@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _inputs
 from ._call_options import Settings
@@ -43,6 +43,9 @@ class CrewVerbs:
         def network(self) -> str: ...
 
         def _new_key(self) -> str: ...
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a Controller cannot be pickled: elsewhere make Controller({self.network!r})")
 
     def _family(self) -> list[CrewVerbs]:
         """This controller, and those where its calls go on."""

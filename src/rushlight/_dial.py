@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 
 from ._sentinel import SentinelUrl
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection
@@ -175,7 +176,10 @@ def _by_redis_py(
         fixed = {"protocol": 2, "socket_connect_timeout": limit, "retry": Retry(NoBackoff(), 0)}
         # Until it is handed over: a server that takes connections and says nothing is not there.
         fixed["socket_timeout"] = limit
-        connection: Any = kind(**{**settings, **fixed, **options})
+        try:
+            connection: Any = kind(**{**settings, **fixed, **options})
+        except TypeError as error:
+            raise ConfigError(f"url: what stands behind its '?' cannot be used: {error}") from error
         connection.connect()
     except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise NotLetIn(str(error)) from error

@@ -39,7 +39,8 @@ class ControllerGroup(concurrent.futures.Executor):
     """
 
     def __init__(self, controllers: Mapping[str, Controller]) -> None:
-        if not controllers or not all(isinstance(one, Controller) for one in controllers.values()):
+        members = controllers.values() if isinstance(controllers, Mapping) else ()
+        if not members or not all(isinstance(one, Controller) for one in members):
             raise ConfigError('controllers must name at least one Controller: {"cpu": Controller(...), ...}')
         networks = [one.network for one in controllers.values()]
         if len(set(networks)) < len(networks):

@@ -24,8 +24,9 @@ from ._call_scope import Meter, Scope
 from ._calls import call_hook
 from ._collecting import Summary
 from ._crew import deadline_of
-from ._mapping import check_map, in_order
+from ._mapping import checked_map, in_order
 from ._results import TaskResult
+from ._tables import worker_table
 from .errors import ConfigError
 from .launchers import Launcher
 
@@ -124,7 +125,7 @@ class InlineController(concurrent.futures.Executor):
         error: Literal["raise", "warn", "return"] = "raise",
     ) -> Iterator[T]:
         """As ``Controller.map``."""
-        check_map(chunksize, error)
+        chunksize = checked_map(chunksize, error)
         names, futures = [], []
         for args in zip(*iterables, strict=False):
             futures.append(self._submit(PLAIN, fn, args, {}))
@@ -298,10 +299,8 @@ class InlineController(concurrent.futures.Executor):
     # --- workers, of which there are none ---------------------------------------------------------
 
     def workers(self) -> Any:
-        """An empty table."""
-        import polars as pl
-
-        return pl.DataFrame(schema={"worker_id": pl.String, "pid": pl.Int64, "state": pl.String})
+        """The empty table of workers."""
+        return worker_table([])
 
     def launch(self, n: int = 1) -> list[str]:
         """Launches nothing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
+import operator
 import os
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ DEFAULT_CONDITION = "Task failed"
 _LONGEST_MESSAGE = 32_768
 _LARGEST = 2**53
 #: Seconds; thirty years.
-_LONGEST = 1e9
+LONGEST = 1e9
 
 
 def task_batch(values: object, name: str) -> list[Mapping[str, Any]]:
@@ -114,20 +116,45 @@ def one_state(state: object) -> TaskState:
         ) from error
 
 
-def seconds(value: object, name: str, *, none: bool = False, least: float = 0.0) -> float | None:
-    """A number of seconds; None only where it means something."""
-    if type(value) is float and least <= value < math.inf:
+def plain(value: object) -> object:
+    """NumPy's and others' numbers as Python's own; all else as it is."""
+    if type(value) in (int, float, bool) or value is None:
         return value
+    if isinstance(value, numbers.Integral):
+        return operator.index(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
+def seconds(
+    value: object, name: str, *, none: bool = False, least: float = 0.0, most: float = math.inf
+) -> float | None:
+    """A number of seconds; None only where it means something."""
+    if type(value) is float and least <= value < most:
+        return value
+    value = plain(value)
     if value is None and none:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < least:
-        extra = " or None" if none else ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        extra = f" and at most {most:g}" if most < math.inf else " or None" if none else ""
         raise ConfigError(f"{name}={value!r} must be a number of seconds, at least {least:g}{extra}")
     return None if math.isinf(value) and none else float(value)
 
 
+def lease(value: object) -> float:
+    """Seconds for which a worker may be silent."""
+    return patience(value, "lease", least=0.1)
+
+
+def patience(value: object, name: str, least: float = 1e-3) -> float:
+    """Seconds to wait for an answer: some, and not for ever."""
+    found = seconds(value, name, least=least, most=LONGEST)
+    assert found is not None
+    return found
+
+
 def ratio(value: object, name: str) -> float:
     """How many there are of one thing for one of another."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 <= value < math.inf:
         raise ConfigError(f"{name}={value!r} must be a number, at least 1e-06")
     return float(value)
@@ -141,15 +168,16 @@ def time_limits(values: object, n: int, name: str) -> list[float | None]:
 
 def _time_limit(value: float, name: str) -> float | None:
     limit = seconds(value, name, none=True)
-    if limit is not None and not 0 < limit <= _LONGEST:
+    if limit is not None and not 0 < limit <= LONGEST:
         raise ConfigError(
-            f"{name}={value!r} must be a number of seconds, more than 0 and at most {_LONGEST:g}"
+            f"{name}={value!r} must be a number of seconds, more than 0 and at most {LONGEST:g}"
         )
     return limit
 
 
 def count(value: object, name: str, least: int = 0) -> int:
     """A whole number."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r} must be a whole number, at least {least}")
     return _exact(value, name)
@@ -164,6 +192,7 @@ def _exact(value: int, name: str) -> int:
 
 def counts(values: object, n: int, name: str) -> list[int]:
     """One whole number for all tasks, or a list with one each."""
+    values = plain(values)
     if isinstance(values, int):
         return [count(values, name)] * n
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
@@ -176,6 +205,7 @@ def counts(values: object, n: int, name: str) -> list[int]:
 def each(values: object, n: int, name: str, kind: type) -> list[Any]:
     """One value (or None) for all tasks, or a list with one each."""
     kinds = (int, float) if kind is float else (kind,)
+    values = plain(values)
     if values is None or isinstance(values, kinds):
         return [_one_of(values, name, kinds)] * n
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
@@ -186,6 +216,7 @@ def each(values: object, n: int, name: str, kind: type) -> list[Any]:
 
 
 def _one_of(value: object, name: str, kinds: tuple[type, ...]) -> Any:
+    value = plain(value)
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
         raise ConfigError(f"{name} must be {kinds[-1].__name__} or None, got {_kind(value)}")
     if isinstance(value, str) and not value.isascii():
@@ -205,10 +236,12 @@ def seeds(values: object, n: int) -> list[Any]:
 
 
 def prerequisites(values: object, n: int) -> list[list[str] | None]:
-    """Keys all tasks wait for, or a list with the keys (or None) each waits for."""
+    """A key, or keys, all tasks wait for, or a list with the keys (or None) each waits for."""
     if values is None:
         return [None] * n
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, str):
+        values = [values]
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
         raise ConfigError(f"after must be a list of keys, or one such list per task, got {_kind(values)}")
     batch = list(values)
     if all(isinstance(value, str) for value in batch):

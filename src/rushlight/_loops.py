@@ -53,8 +53,8 @@ def isolated_loop(
     process is killed and the task fails ``Task timed out after N seconds``. Nothing a task started
     outlives it.
     """
-    _inputs.seconds(timeout, "timeout", none=True, least=1e-3)
-    return IsolatedLoop(_function(fn), constants, timeout)
+    limit = _inputs.seconds(timeout, "timeout", none=True, least=1e-3)
+    return IsolatedLoop(_function(fn), constants, limit)
 
 
 class Loop:

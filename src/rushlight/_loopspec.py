@@ -39,7 +39,6 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
     on_lost = settings.get("on_lost", "fail")
     if on_lost not in ("fail", "requeue"):
         raise ConfigError(f"on_lost={on_lost!r} must be 'fail' or 'requeue'")
-    lease = _inputs.seconds(settings.get("lease", 15.0), "lease", least=0.1)
     log_dir, seed = settings.get("log_dir"), settings.get("seed")
     large = settings.get("large_object_dir") or store.large.directory
     most = settings.get("max_value_size")
@@ -55,7 +54,7 @@ def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSet
         large_object_dir=None if large is None else _inputs.directory(large, "large_object_dir"),
         max_value_size=None if most is None else _inputs.count(most, "max_value_size", least=1),
         seed=None if seed is None else encode(seed),
-        lease=lease or 15.0,
+        lease=_inputs.lease(settings.get("lease", 15.0)),
         on_lost=on_lost,
         max_restarts=_inputs.count(settings.get("max_restarts", 0), "max_restarts"),
     )

@@ -50,10 +50,12 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         spill_size: int = 65536,
         credential_provider: Any = None,
     ) -> None:
-        limits = {"connect_timeout": connect_timeout, "timeout": timeout, "patience": patience}
-        for name, value in limits.items():
-            _inputs.seconds(value, name)
-        _inputs.count(spill_size, "spill_size", least=64)
+        limits: dict[str, Any] = {
+            "connect_timeout": _inputs.patience(connect_timeout, "connect_timeout"),
+            "timeout": _inputs.patience(timeout, "timeout"),
+            "patience": _inputs.seconds(patience, "patience"),
+        }
+        spill_size = _inputs.count(spill_size, "spill_size", least=64)
         config = find_config(url, secret, credential_provider=credential_provider, **limits)
         name = _names.random_name() if network is None else network
         self._begin(Store(config, name, spill_size=spill_size))

@@ -19,11 +19,11 @@ from .errors import ConfigError
 Progress = Callable[[int, int], object]
 
 
-def check_map(chunksize: int, error: str) -> None:
-    """Raises ConfigError for what ``map`` cannot do."""
-    _inputs.count(chunksize, "chunksize", least=1)
+def checked_map(chunksize: int, error: str) -> int:
+    """The chunk size; raises ConfigError for what ``map`` cannot do."""
     if error not in ("raise", "warn", "return"):
         raise ConfigError(f"error={error!r} must be 'raise', 'warn' or 'return'")
+    return _inputs.count(chunksize, "chunksize", least=1)
 
 
 def in_order(

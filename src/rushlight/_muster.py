@@ -241,7 +241,7 @@ def _needed(n: int | None, named: list[str] | None) -> int:
         raise ConfigError("give n, worker_ids or both")
     if n is None:
         return len(named or [])
-    _inputs.count(n, "n", least=0)
+    n = _inputs.count(n, "n", least=0)
     if named is not None and n > len(named):
         raise ConfigError(f"n={n} workers cannot come of the {len(named)} in worker_ids")
     return n

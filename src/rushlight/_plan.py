@@ -59,8 +59,8 @@ class _Planner:
         """Stores defaults; raises StoreUnavailable at once if the server cannot be reached.
         ``adaptive_waiting=False``: a call sleeps until its answer is there."""
         if n_workers is not None:
-            _inputs.count(n_workers, "n_workers", least=1)
-        _inputs.seconds(start_timeout, "start_timeout", none=True)
+            n_workers = _inputs.count(n_workers, "n_workers", least=1)
+        start_timeout = _inputs.seconds(start_timeout, "start_timeout", none=True)
         _inputs.log_level(log_level)
         if launcher is not None:
             get_launcher(launcher)

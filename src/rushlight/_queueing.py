@@ -56,19 +56,20 @@ class Queueing(TaskReader):
         batch = _inputs.task_batch(xss, "xss")
         n = len(batch)
         extras = _inputs.matching(xs_extra, n, "xs_extra", "xss")
-        _inputs.seconds(backoff, "backoff")
+        pause = _inputs.seconds(backoff, "backoff", most=_inputs.LONGEST)
         limit = None if max_queued is None else _inputs.count(max_queued, "max_queued", least=1)
         patience = _inputs.seconds(queue_timeout, "queue_timeout", none=True)
-        said = (workers, timeout, seeds, after, priority or None, max_retries or None)
+        said = [one for one in (workers, timeout, seeds, after) if one is not None]
+        said += [one for one in (priority, max_retries) if type(one) is not int or one != 0]
         columns: dict[str, list[Any]] = {}
         # Most tasks have no options; looking for them in seven lists takes as long as encoding.
-        if said.count(None) < len(said) or type(priority) is not int or type(max_retries) is not int:
+        if said:
             columns = {
                 "p": _inputs.each(priority, n, "priority", int),
                 "w": _inputs.each(workers, n, "workers", str),
                 "t": _inputs.time_limits(timeout, n, "timeout"),
                 "r": _inputs.counts(max_retries, n, "max_retries"),
-                "b": [backoff] * n,
+                "b": [pause] * n,
                 "s": [None if s is None else encode_seed(s) for s in _inputs.seeds(seeds, n)],
                 "a": _inputs.prerequisites(after, n),
             }

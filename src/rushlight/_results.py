@@ -15,6 +15,7 @@ from ._calls import decode_value, open_error
 from ._store import Store
 from ._store_ends import CRASHED, KILLED
 from .errors import (
+    ConfigError,
     DataMissing,
     DecodeError,
     RushlightError,
@@ -73,7 +74,10 @@ def to_frame(results: Iterable[TaskResult]) -> Any:
     """Results as a polars frame, one row each; values and exceptions polars has no type for are objects."""
     import polars as pl
 
-    rows = list(results)
+    rows = list(results) if isinstance(results, Iterable) else [results]
+    for row in rows:
+        if not isinstance(row, TaskResult):
+            raise ConfigError(f"results must be a list of TaskResult, got {row!r:.80}")
     names = [name for name in TaskResult.__slots__ if name not in ("value", "exception", "seed")]
     frame = pl.DataFrame(
         {

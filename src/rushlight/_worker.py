@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, NoReturn, Self, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
@@ -63,7 +63,7 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         secret: str | bytes | None = None,
         credential_provider: Any = None,
     ) -> None:
-        _inputs.seconds(lease, "lease", least=0.1)
+        lease = _inputs.lease(lease)
         if worker_id is not None and (
             not _inputs.one_key(worker_id, "worker_id") or not worker_id.isprintable()
         ):
@@ -103,6 +103,9 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         self._limit_grace = 0.0
         #: Attempt of each task this worker holds.
         self._held: dict[str, int] = {}
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a RushWorker cannot be pickled: elsewhere make RushWorker({self.network!r})")
 
     def __repr__(self) -> str:
         return f"<RushWorker {self.worker_id} of {self.network!r}>"
@@ -167,8 +170,8 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
         *,
         ys_extra: Fields | Iterable[Fields | None] | None = None,
     ) -> list[bool]:
-        """Results in: True where this worker decided the task (also when it says so again), False where
-        somebody else had. One round trip, atomic. Raises UnknownKey before anything is written."""
+        """Results in: True where they decided the task (also when the same are told again), False where
+        something else had. One round trip, atomic. Raises UnknownKey before anything is written."""
         names = _inputs.key_list(keys)
         spilled: dict[str, bytes] = {}
         payloads = self._payloads(names, yss, ys_extra, spilled)
@@ -265,7 +268,7 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
 
     def pop_tasks(self, n: int, timeout: float = 1.0) -> list[Task]:
         """Takes up to n queued tasks, as many as there are, waiting only for the first."""
-        _inputs.count(n, "n", least=1)
+        n = _inputs.count(n, "n", least=1)
         limit = _inputs.seconds(timeout, "timeout", none=True)
         while values := self._member.claim(n, float("inf") if limit is None else limit):
             if tasks := self._taken(values):

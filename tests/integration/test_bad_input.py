@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -49,6 +51,15 @@ class Unpicklable:
 
 #: What is called, and what the error must speak of.
 REFUSED: dict[str, tuple[Call, str]] = {
+    "a worker may not be silent for ever": (
+        lambda r, w: RushWorker(r.network, lease=math.inf),
+        "lease=inf.*at most",
+    ),
+    "nor may one that is started": (lambda r, w: r.start_workers(loop, lease=math.inf), "lease=inf.*at most"),
+    "NumPy's truths are no numbers": (
+        lambda r, w: r.push_tasks([{"x": 1}], priority=np.bool_(True)),
+        "priority must be int",
+    ),
     "a dict is no batch": (lambda r, w: r.push_tasks({"x": 1}), r"xss.*list of dicts.*\[xs\]"),
     "half a surrogate pair is no key": (
         lambda r, w: r.states(["a\ud800"]),
@@ -215,6 +226,9 @@ def test_what_cannot_be_stored_is_named_by_its_path(
         ("http://host", "http"),
         ("localhost:6379", "scheme"),
         ("redis://host:port/0", "port"),
+        ("redis://[::1", "brackets"),
+        ("redis://host/abc", "'/abc' is no database"),
+        ("redis://host/0?colour=red", "colour"),
         ("unix://", "path"),
         ("redis+sentinel://host:26379", "service"),
         (6379, "6379"),
@@ -265,10 +279,18 @@ def test_a_secret_that_cannot_be_is_refused(network: str, secret: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", ["connect_timeout", "timeout", "patience"])
-@pytest.mark.parametrize("value", [-1, "long", None])
+@pytest.mark.parametrize("value", [-1, "long", None, math.nan])
 def test_limits_that_cannot_be_are_refused(network: str, limit: str, value: Any) -> None:
     """Seconds are numbers, at least zero."""
     with pytest.raises(ConfigError, match=limit):
+        Rush(network, **{limit: value})
+
+
+@pytest.mark.parametrize("limit", ["connect_timeout", "timeout"])
+@pytest.mark.parametrize("value", [0, math.inf])
+def test_an_answer_is_waited_for_some_time(network: str, limit: str, value: float) -> None:
+    """Neither not at all nor for ever."""
+    with pytest.raises(ConfigError, match=f"{limit}.*at least 0.001 and at most"):
         Rush(network, **{limit: value})
 
 

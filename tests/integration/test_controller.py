@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import pickle
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from rushlight import Controller, Rush, RushWorker, to_frame
-from rushlight.errors import TaskCancelled, WorkerCrashed
+from rushlight.errors import ConfigError, EncodeError, TaskCancelled, WorkerCrashed
 
 PATIENCE = 60.0
 
@@ -54,6 +55,41 @@ def test_an_error_is_raised_as_it_was(controller: Controller) -> None:
     with pytest.raises(KeyError, match="not here") as caught:
         controller.submit(fail).result(PATIENCE)
     assert "in fail" in caught.value.__notes__[0]
+
+
+class Demanding(Exception):
+    """Cannot be made from its ``args``, and has something that cannot be pickled."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(what)
+        self.code = code
+        self.lock = threading.Lock()
+
+
+def test_an_error_that_pickles_badly_is_of_its_type_too(controller: Controller) -> None:
+    """It is made again without its constructor, of what can be pickled."""
+
+    def fail() -> None:
+        raise Demanding("no", 7)
+
+    with pytest.raises(Demanding, match="no") as caught:
+        controller.submit(fail).result(PATIENCE)
+    assert {"code": 7, "__notes__": caught.value.__notes__} == vars(caught.value)
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_a_controller_stays_where_it_is(controller: Controller) -> None:
+    """It cannot be pickled, nor be in a call; the error says what to do instead."""
+    with pytest.raises(TypeError, match=f"elsewhere make Controller\\('{controller.network}'\\)"):
+        pickle.dumps(controller)
+    with pytest.raises(EncodeError, match="elsewhere make Controller"):
+        controller.submit(lambda: controller.network)
+
+
+def test_a_frame_is_made_of_results() -> None:
+    """Of nothing else."""
+    with pytest.raises(ConfigError, match="TaskResult, got 3"):
+        to_frame([3])  # type: ignore[list-item]
 
 
 def test_results_tell_what_happened(controller: Controller) -> None:

@@ -168,7 +168,7 @@ def test_who_is_no_member(group: ControllerGroup, which: object) -> None:
 
 def test_what_makes_no_group(network: str) -> None:
     """No member, things that are no controllers, or two controllers of one network."""
-    for wrong in ({}, {"a": None}):
+    for wrong in ({}, {"a": None}, [None]):
         with pytest.raises(ConfigError, match="at least one Controller"):
             ControllerGroup(wrong)
     with (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rushlight import Controller, InlineController
+from rushlight import Controller, InlineController, Rush
 
 
 def verbs(kind: type) -> dict[str, Any]:
@@ -49,6 +49,12 @@ def test_calls_are_made_at_once() -> None:
         assert controller.pop() is None
         assert controller.wait()
         assert not controller.wait("one")
+
+
+def test_its_table_of_workers_has_the_columns_of_all(rush: Rush) -> None:
+    """And no row."""
+    with InlineController() as controller:
+        assert rush.worker_info.schema == controller.workers().schema
 
 
 def test_an_error_is_the_one_that_was_raised() -> None:

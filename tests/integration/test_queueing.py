@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -66,6 +67,19 @@ def test_priorities_decide_the_order(rush: Rush) -> None:
     done(rush, keys)
     order = [keys.index(key) for key in rush.keys("finished")]
     assert [5, 2, 4, 0, 3, 6, 1] == order
+
+
+def test_numbers_may_be_numpys(rush: Rush, worker: RushWorker) -> None:
+    """Also those of whole arrays: priorities, limits, retries and seeds of a table's rows."""
+    rush.push_tasks(
+        [{"x": 0}, {"x": 1}],
+        priority=np.array([1, 2]),
+        timeout=np.float32(2.5),
+        max_retries=np.array([3, 4], dtype=np.int8),
+        seeds=np.array([5, 6]),
+    )
+    tasks = worker.pop_tasks(np.int64(2), timeout=np.float32(1.0))
+    assert [(1, 2.5, 6), (0, 2.5, 5)] == [(task.xs["x"], task.timeout, task.seed) for task in tasks]
 
 
 def test_private_tasks_are_their_workers(rush: Rush) -> None:
@@ -322,6 +336,15 @@ def test_a_graph_is_done_in_order(rush: Rush) -> None:
         for source in sources[i : i + 2]:
             assert (times[source].finished_at or 0) <= (times[middle[i]].started_at or 0)
     assert max(times[key].finished_at or 0 for key in middle) <= (times[sink].started_at or 0)
+
+
+def test_one_key_is_what_all_wait_for(rush: Rush, worker: RushWorker) -> None:
+    """``after`` may be a single key."""
+    (first,) = rush.push_tasks([{"x": 0}])
+    later = rush.push_tasks([{"x": 1}, {"x": 2}], after=first)
+    assert [first] == [task.key for task in worker.pop_tasks(9)]
+    worker.finish_task(first, {})
+    assert later == [task.key for task in worker.pop_tasks(9)]
 
 
 def test_a_failure_ends_those_who_wait_for_it(rush: Rush) -> None:

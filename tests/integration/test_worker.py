@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 import threading
 
@@ -391,6 +392,12 @@ def test_finish_and_pop_takes_the_next(rush: Rush, worker: RushWorker) -> None:
     assert keys == [task.key, after.key]
     assert worker.finish_and_pop(after.key, {"y": 2}, timeout=0.05) is None
     assert (0, 0, 2, 0) == counts(rush)
+
+
+def test_a_worker_stays_where_it_is(worker: RushWorker) -> None:
+    """It cannot be pickled; the error says what to do instead."""
+    with pytest.raises(TypeError, match=f"elsewhere make RushWorker\\('{worker.network}'\\)"):
+        pickle.dumps(worker)
 
 
 def test_a_block_may_fail_its_task_or_settle_twice(rush: Rush, worker: RushWorker) -> None:
