@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol
 from ._codec import Spilled
 from ._large import chunk_fields
 from ._store import Store
-from ._store_calls import Collecting, Ends, Leaving
+from ._store_calls import Collecting
+from ._store_feed import Ends, Leaving
 
 #: Tasks removed by one call.
 _AT_ONCE: Final = 500

@@ -20,7 +20,8 @@ from ._clearing import FORGETS, Clearing, Presence, leaving
 from ._peers import is_gone, process_name
 from ._results import Ends, Status, TaskResult, status_of
 from ._store import Store
-from ._store_calls import SILENCE, Collecting, Leaving
+from ._store_calls import SILENCE, Collecting
+from ._store_feed import Leaving
 
 #: Ended calls read at once.
 _AT_ONCE: Final = 500

@@ -38,7 +38,7 @@ from ._peers import Peers
 from ._results import Ends, status_of_error
 from ._sending import Outgoing, Sender
 from ._store import Store
-from ._store_calls import Leaving
+from ._store_feed import Leaving
 from .errors import LaunchError
 from .launchers import Launcher
 

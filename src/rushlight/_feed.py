@@ -22,7 +22,7 @@ from ._listening import BLOCK, Listener
 from ._outstanding import Outstanding
 from ._results import Ends, gone, status_of
 from ._store import Store
-from ._store_calls import Ended, Leaving, Place
+from ._store_feed import Ended, Leaving, Place
 from .errors import StoreUnavailable
 
 _log = logging.getLogger("rushlight")

@@ -16,7 +16,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Final, Protocol
 
 from ._names import new_key
-from ._store_calls import Leaving
+from ._store_feed import Leaving
 
 #: Calls that are taken back in one go.
 _AT_ONCE: Final = 1000

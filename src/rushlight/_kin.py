@@ -21,9 +21,9 @@ from ._futures import CallFuture, Register
 from ._passing import Passed, translate
 from ._results import Ends
 from ._sending import Outgoing
-from ._store_calls import Leaving
+from ._store_feed import Leaving
 from ._unread import UNREADABLE
-from .errors import ConfigError
+from .errors import ConfigError, StoreError
 from .launchers import Launcher
 
 
@@ -110,9 +110,9 @@ class Kin(CrewVerbs):
         except Exception as error:
             with self._closing:
                 self._moved.discard(key)
-            if isinstance(error, (*UNREADABLE, KeyError)):
-                return False
-            raise
+            if isinstance(error, StoreError) and not isinstance(error, UNREADABLE):
+                raise
+            return False
         try:
             inner = target._take_over(passed)
         except RuntimeError:

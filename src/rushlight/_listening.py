@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from ._store import Store
-from ._store_calls import Ended
+from ._store_feed import Ended
 
 #: Seconds a wait blocks at most before leases are looked at again.
 BLOCK: Final = 5.0

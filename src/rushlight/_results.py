@@ -19,6 +19,7 @@ from .errors import (
     DataMissing,
     DecodeError,
     RushlightError,
+    StoreError,
     StoreUnavailable,
     TaskCancelled,
     TaskFailed,
@@ -140,6 +141,25 @@ class Ends:
         value: Any,
         error: BaseException | None,
     ) -> TaskResult:
+        try:
+            found = self._told(row, told, status, value, error)
+            # What is summed up of all results.
+            float(found.seconds or 0)
+            return found
+        except StoreError:
+            raise
+        except Exception as unreadable:
+            error = _unreadable(row[3], unreadable)
+            return TaskResult(name_of(row[3]), "error", exception=error, controller=self._controller)
+
+    def _told(
+        self,
+        row: Sequence[Any],
+        told: Mapping[str, Any],
+        status: Status,
+        value: Any,
+        error: BaseException | None,
+    ) -> TaskResult:
         return TaskResult(
             name=name_of(row[3]),
             status=status,
@@ -171,6 +191,14 @@ class Ends:
 
     def error(self, row: Sequence[Any], condition: Mapping[str, Any]) -> BaseException:
         """The error a failed record stands for."""
+        try:
+            return self._error(row, condition)
+        except StoreError:
+            raise
+        except Exception as unreadable:
+            return _unreadable(row[3], unreadable)
+
+    def _error(self, row: Sequence[Any], condition: Mapping[str, Any]) -> BaseException:
         key, message = row[3], str(condition.get("message", "Task failed"))
         status = status_of(condition)
         if status == "cancel":
@@ -215,7 +243,7 @@ def status_of(condition: Mapping[str, Any]) -> Status:
     """What a condition means. An error of the call itself is told by its worker, with its process."""
     if "pid" in condition:
         return "error"
-    kind = condition.get("type")
+    kind = str(condition.get("type"))
     if kind in ("TaskCancelled", "TaskRemoved"):
         return "cancel"
     if kind == "TaskTimeout":
@@ -235,6 +263,11 @@ def status_of_error(error: BaseException | None) -> Status:
 
 
 _CRASHES: Final = {"WorkerCrashed", "WorkerLost", "WorkerKilled"}
+
+
+def _unreadable(key: str, error: Exception) -> DecodeError:
+    """What is told of a call beside its value is not what workers write."""
+    return DecodeError(f"what is told of task {key!r} cannot be read: {error!r}", key=key)
 
 
 def gone(network: str) -> RushlightError:

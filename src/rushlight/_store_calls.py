@@ -1,35 +1,18 @@
-"""Verbs of controllers: the feed of ended calls, who has collected them, launches, broadcasts."""
+"""Verbs of controllers: who has collected ended calls, launches, broadcasts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from ._store_base import EPOCHS
-from ._store_finished import Rows
-from ._store_reads import ReadVerbs
-from ._unread import UNREADABLE, Unread, plain_parts
+from ._store_feed import FeedVerbs, Leaving
 from ._wire import command
 
 #: Seconds after which a collector on another host is gone that has not been heard.
 SILENCE: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A network at one instant: its epoch, the time in microseconds, the number of the last task that was
-    created, tasks that have not ended, finished tasks, failures."""
-
-    epoch: str
-    now: int
-    created: int
-    unended: int
-    finished: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +48,6 @@ class Crew:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """What had ended and had not been read: finished rows, and the failed with their conditions, each in
-    order. Read on from ``next_finished`` and ``next_failures``. ``failures``: where in the list of failures
-    each was found."""
-
-    finished: Rows
-    failed: Rows
-    conditions: list[dict[str, Any]]
-    failures: dict[str, int]
-    next_finished: int
-    next_failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended(Ends):
-    """The same, and from which event on to listen."""
-
-    epoch: str
-    event: str
-    #: Leases and time limits that have run out, and in how many seconds the next one will.
-    overdue: int = 0
-    next_due: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
 class Collecting:
     """Who collects: what names it, its process, and the number of the call up to which all that it was
     given has been handed out for good. ``heard``: when it last said so, POSIX seconds of the server's
@@ -105,17 +63,7 @@ class Collecting:
         return now - self.heard > SILENCE
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A task that is to be removed: its key, its place among the failures ('' for one that finished), and the
-    fields of ``blobs`` that are its own."""
-
-    key: str
-    failure: int | str = ""
-    fields: tuple[str, ...] = ()
-
-
-class CallVerbs(ReadVerbs):
+class CallVerbs(FeedVerbs):
     """What controllers say and ask beside what managers do."""
 
     #: Whether tasks of this network are removed once they were collected, as ``collect`` has heard last.
@@ -128,47 +76,7 @@ class CallVerbs(ReadVerbs):
     #: How many packets of the collector were sent.
     _sent: int = 0
 
-    # --- the feed of ended calls ------------------------------------------------------------------
-
-    def place(self) -> Place:
-        """Where the network stands at this instant."""
-        names = ("index", "queued", "running")
-        commands: list[tuple[Any, ...]] = [("HLEN", self.keys[name]) for name in names]
-        commands += [("LLEN", self.keys[name]) for name in ("finished", "failures")]
-        (seconds, micro), (epoch, gone, base), there, queued, running, finished, failures = self.transaction(
-            ("TIME",), ("HMGET", self.keys["control"], "epoch", "gone", "base"), *commands
-        )
-        finished += int(base or 0)
-        now = int(seconds) * 1_000_000 + int(micro)
-        created = there + int(gone or 0)
-        return Place((epoch or b"").decode(), now, created, queued + running, finished, failures)
-
-    def since(self, finished: int, failures: int, most: int) -> tuple[str, Ends]:
-        """The epoch, and what ended from these places on: up to ``most`` each that finished and failed."""
-        base = self._base
-        (epoch, cut), rows, keys = self.transaction(
-            ("HMGET", self.keys["control"], "epoch", "base"),
-            self._first(finished, base, most),
-            ("LRANGE", self.keys["failures"], failures, failures + most - 1),
-        )
-        self.heard(epoch)
-        if int(cut or 0) != base:
-            self._base = int(cut or 0)
-            return self.since(finished, failures, most)
-        return self.heard(epoch), Ends(**self._ends(max(finished, base), rows, failures, keys))
-
-    def _ends(self, finished: int, rows: list[bytes], failures: int, keys: list[bytes]) -> dict[str, Any]:
-        """The parts of ``Ends``, of what lay in the two lists from these places on."""
-        places = {key.decode(): place for place, key in enumerate(keys, failures) if key}
-        failed, conditions = self._calls_failed(list(places)) if places else ([], [])
-        return {
-            "finished": self._calls_finished([row for row in rows if row]),
-            "failed": failed,
-            "conditions": conditions,
-            "failures": places,
-            "next_finished": finished + len(rows),
-            "next_failures": failures + len(keys),
-        }
+    # --- collecting -------------------------------------------------------------------------------
 
     def collected(self, keys: Sequence[str]) -> list[bool]:
         """Whether each was given to a collector."""
@@ -217,82 +125,6 @@ class CallVerbs(ReadVerbs):
             cursor = at.decode()
             if cursor == "0":
                 return found
-
-    def ended(self, finished: int, failures: int, most: int, promise: float) -> Ended:
-        """Up to ``most`` tasks each that finished and failed from these places on, how things stand, and the
-        promise that every end is an event for ``promise`` seconds. One trip, two where some failed."""
-        watch = self.scripts.watch(int(promise * 1e6), EPOCHS, ends=True)
-        told, ends, _ = self._ends_behind(watch, finished, failures, most)
-        standing = self._standing(told)
-        return Ended(
-            **ends,
-            epoch=standing.epoch,
-            event=standing.event,
-            overdue=standing.overdue,
-            next_due=standing.next_due,
-        )
-
-    def ended_after(self, event: str, wait: float, finished: int, failures: int, most: int) -> Ended:
-        """The same without the promise, once there is another event than this, or the time is over: the
-        server answers a wait and what is asked behind it together."""
-        block = ("BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
-        look = command("XREAD", *block, "STREAMS", self.keys["events"], event)
-        news, ends, epoch = self._ends_behind(look, finished, failures, most, wait)
-        if news:
-            event = news[0][1][-1][0].decode()
-        return Ended(**ends, epoch=self.heard(epoch), event=event)
-
-    def _ends_behind(
-        self, look: bytes, finished: int, failures: int, most: int, wait: float = 0.0
-    ) -> tuple[Any, dict[str, Any], bytes | None]:
-        """What a command answers, and behind it what lies in the two lists from these places on, and the
-        epoch. Where places were cut off meanwhile, the lists are read once more."""
-        base, epoch = self._base, command("HMGET", self.keys["control"], "epoch", "base")
-        asked = look + self._since(finished, failures, most, base) + epoch
-        if wait > 0:
-            with self.waiting_link() as link:
-                told, rows, keys, (now, cut) = link.call_many(asked, 4, wait=wait)
-        else:
-            told, rows, keys, (now, cut) = self.link.call_many(asked, 4)
-        while int(cut or 0) != base:
-            base = self._base = int(cut or 0)
-            asked = self._since(finished, failures, most, base) + epoch
-            rows, keys, (now, cut) = self.link.call_many(asked, 3)
-        return told, self._ends(max(finished, base), rows, failures, keys), now
-
-    def _since(self, finished: int, failures: int, most: int, base: int) -> bytes:
-        rows = command(*self._first(finished, base, most))
-        return rows + command("LRANGE", self.keys["failures"], failures, failures + most - 1)
-
-    def _calls_finished(self, records: list[bytes]) -> Rows:
-        """Finished rows. Of one that cannot be read, which may be anybody's, whoever looks at its results
-        hears so."""
-        try:
-            return self.rows(records)
-        except UNREADABLE as error:
-            if len(records) > 1:
-                return [row for record in records for row in self._calls_finished([record])]
-            row = plain_parts(records[0])
-            row[4] = row[10] = Unread(error)
-            return [row]
-
-    def _calls_failed(self, keys: Sequence[str]) -> tuple[Rows, list[dict[str, Any]]]:
-        """``failed_by_key``; of one that cannot be read, whoever looks at its inputs hears so."""
-        try:
-            return self.failed_by_key(keys)
-        except UNREADABLE as error:
-            if len(keys) > 1:
-                pairs = [pair for key in keys for pair in zip(*self._calls_failed([key]), strict=True)]
-                pairs.sort(key=lambda pair: (pair[0][9], pair[0][7]))
-                return [row for row, _ in pairs], [condition for _, condition in pairs]
-            (value,) = self.link.call(command("HMGET", self.keys["failed"], *keys))
-            if value is None:
-                return [], []
-            at, _size, condition, *parts = plain_parts(b"\x9c" + value)
-            parts[4] = Unread(error)
-            return [[*parts, at, None, None]], [condition]
-
-    # --- collecting -------------------------------------------------------------------------------
 
     def collect(self, collector: Collecting, number: int, keys: Sequence[str], word: str = "") -> list[bool]:
         """Gives ended tasks to a collector; True for each that no other was given. The same again for a

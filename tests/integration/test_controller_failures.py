@@ -352,13 +352,15 @@ def test_a_crash_of_no_call_goes_nowhere(network: str) -> None:
 
 
 def test_results_that_cannot_be_read_keep_nobody_waiting(network: str, server: redis.Redis) -> None:
-    """Somebody has written nonsense among the results: the futures that wait say so, and shutdown returns."""
+    """Somebody has put something else in the place of all results: the futures that wait say so, and shutdown
+    returns."""
     controller = Controller(network, max_workers=1)
     try:
         controller.submit(os.getpid).result(PATIENCE)
         waiting = controller.submit(hold)
-        server.rpush(f"rl:{{{network}}}:finished", b"nonsense")
+        server.set(f"rl:{{{network}}}:finished", b"nonsense")
         assert waiting.exception(PATIENCE) is not None
+        server.delete(f"rl:{{{network}}}:finished")
     finally:
         controller.terminate()
 

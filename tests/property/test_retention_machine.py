@@ -21,7 +21,8 @@ from ground import Ground, Tape
 from harness import Server
 from property.histories import HISTORIES, LONGEST, STEPS, Machine, live_through
 from rushlight._store import Store
-from rushlight._store_calls import Collecting, Leaving
+from rushlight._store_calls import Collecting
+from rushlight._store_feed import Leaving
 from rushlight._wire import Link
 from store.resending import batch
 

@@ -25,8 +25,9 @@ from rushlight._records import Exit, TaskState, WorkerState
 from rushlight._scripts import Packer
 from rushlight._seeding import fix_root
 from rushlight._store import Store
-from rushlight._store_calls import Collecting, Leaving
+from rushlight._store_calls import Collecting
 from rushlight._store_ends import WorkerEnd
+from rushlight._store_feed import Leaving
 from rushlight._store_finished import View
 from rushlight._store_roster import WorkerCard
 from rushlight._store_tasks import Encoded

@@ -10,7 +10,8 @@ from ground import Ground, Tape, hold_to_be_gone
 from rushlight import Rush, RushWorker
 from rushlight._member import Member
 from rushlight._store import Store
-from rushlight._store_calls import Collecting, Leaving
+from rushlight._store_calls import Collecting
+from rushlight._store_feed import Leaving
 from rushlight._store_tasks import Encoded
 from rushlight.errors import DataMissing, UnknownKey
 

@@ -10,7 +10,8 @@ import pytest
 from ground import Ground, Stats
 from harness import Background
 from rushlight import Rush, RushWorker, TaskState, _blocks, _store_finished
-from rushlight._store_calls import Collecting, Leaving
+from rushlight._store_calls import Collecting
+from rushlight._store_feed import Leaving
 from rushlight.errors import DecodeError
 
 #: Large enough for many parts of small records.

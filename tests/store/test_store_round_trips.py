@@ -11,7 +11,7 @@ from ground import Ground, Stats
 from harness import Background, wait_until
 from rushlight import Rush, RushWorker
 from rushlight._listening import Listener
-from rushlight._store_calls import Ended
+from rushlight._store_feed import Ended
 
 #: What a script may do inside; a client that sent one of these by itself is seen by the trips of its links.
 WAITS = ("blpop", "xread")
