@@ -150,7 +150,10 @@ def ask(sock: socket.socket, *commands: tuple[str | int, ...]) -> list[Any]:
         if reply is not False:
             replies.append(reply)
             continue
-        data = sock.recv(1 << 16)
+        try:
+            data = sock.recv(1 << 16)
+        except TimeoutError as error:
+            raise TimeoutError(f"no answer within {sock.gettimeout():g} s") from error
         if not data:
             raise ConnectionError("the server closed the connection")
         reader.feed(data)
