@@ -117,16 +117,15 @@ def start_up(rush: Rush, rounds: int) -> Iterator[Row]:
         rush.wait_for_workers(worker_ids=ids)
         times.append(time.perf_counter() - start)
         rush.stop_workers()
-    bare, whole, client = (
-        statistics.median(spawn(code) for _ in range(rounds))
-        for code in ("pass", "import rushlight._entry", "import redis")
+    bare, whole = (
+        statistics.median(spawn(code) for _ in range(rounds)) for code in ("pass", "import rushlight._entry")
     )
     yield Row(
         "start_workers",
         round(statistics.median(times), 3),
         f"python -c pass: {bare * 1e3:.0f} ms",
         kit.quartiles(round(t, 3) for t in times),
-        {"import_ms": round((whole - bare) * 1e3, 1), "import_redis_ms": round((client - bare) * 1e3, 1)},
+        {"import_ms": round((whole - bare) * 1e3, 1)},
     )
 
 
