@@ -98,6 +98,9 @@ def _state(value: object) -> dict[str, Any]:
     try:
         reduced = value.__reduce_ex__(4)
     except Exception:
+        if type(value).__reduce__ is not object.__reduce__:
+            # It refuses, and says so better than what is found inside of it.
+            return {}
         # User code; the object is looked at without its help.
         return dict(getattr(value, "__dict__", None) or {})
     state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None

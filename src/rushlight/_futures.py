@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from ._names import new_key
 from ._store_feed import Leaving
@@ -106,6 +106,9 @@ class CallFuture(Future[Any]):
         self.leaving: Leaving | None = None
         #: Wakes the thread that reads for this future alone.
         self.wake: Callable[[], None] | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the future of a call cannot be pickled: pass on its result()")
 
     @property
     def pending(self) -> bool:

@@ -78,7 +78,16 @@ class Loop:
             [kinds("worker", kinds.POSITIONAL_ONLY), kinds("constants", kinds.VAR_KEYWORD)]
         )
 
+    def _check(self, worker: object) -> None:
+        if not isinstance(worker, RushWorker):
+            name = self.__name__
+            raise ConfigError(
+                f"{name} is a worker loop, which start_workers calls with a worker, got {worker!r:.60}: "
+                f"the function inside is {name}.__wrapped__"
+            )
+
     def __call__(self, worker: RushWorker, /, **constants: Any) -> None:
+        self._check(worker)
         fixed = self.constants | constants
         fn, store, seeded = self.__wrapped__, worker._store, self.seeded
 
@@ -108,6 +117,7 @@ class IsolatedLoop(Loop):
         self.timeout = timeout
 
     def __call__(self, worker: RushWorker, /, **constants: Any) -> None:
+        self._check(worker)
         fixed = self.constants | constants
         # Also loads NumPy, where there is one, once for all processes.
         before = _seeds.state()

@@ -82,8 +82,15 @@ def test_a_controller_stays_where_it_is(controller: Controller) -> None:
     """It cannot be pickled, nor be in a call; the error says what to do instead."""
     with pytest.raises(TypeError, match=f"elsewhere make Controller\\('{controller.network}'\\)"):
         pickle.dumps(controller)
-    with pytest.raises(EncodeError, match="elsewhere make Controller"):
+    with pytest.raises(EncodeError, match=r"<closure controller> cannot be.*elsewhere make Controller"):
         controller.submit(lambda: controller.network)
+
+
+def test_a_future_is_no_argument(controller: Controller) -> None:
+    """The error says where it stood, and what to pass instead."""
+    future = controller.submit(square, 2)
+    with pytest.raises(EncodeError, match=r"\[1\]\[0\] cannot be.*pass on its result"):
+        controller.submit(max, 1, [future])
 
 
 def test_a_frame_is_made_of_results() -> None:

@@ -225,6 +225,15 @@ def test_what_is_no_function_is_refused(make: Any, fn: Any) -> None:
 
 
 @both
+def test_a_loop_is_not_its_function(make: Any) -> None:
+    """Called with anything but a worker it says what it is, and where the function is."""
+    loop = make(act)
+    with pytest.raises(ConfigError, match=r"act is a worker loop.*got 3.*act\.__wrapped__"):
+        loop(3)
+    assert loop.__wrapped__ is act
+
+
+@both
 def test_a_coroutine_is_refused(make: Any) -> None:
     """Nobody would await it."""
 
