@@ -7,7 +7,7 @@
 --   LINE, or a refusal of the gate.
 -- include: gate plain
 if ARGV[5] == '1' then
-  local c = plain_worker()
+  local c = plain_worker('c:' .. ARGV[2], 'ends')
   if c then
     local key, value = next_plain(KEYS[5], KEYS[4], c[6], ARGV[7])
     if key then

@@ -6,7 +6,7 @@
 --   LINE, or a refusal of the gate.
 -- include: gate plain
 if ARGV[5] == '1' then
-  local c = plain_worker()
+  local c = plain_worker('c:' .. ARGV[2])
   local done = c and plain_record(6)
   if done then
     local key, value = next_plain(KEYS[10], KEYS[9], c[6], ARGV[10])

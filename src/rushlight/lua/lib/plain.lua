@@ -6,11 +6,10 @@
 -- Places that were cut from the front of `finished`, as its tasks were collected and are not kept.
 local base = 0
 
--- What the control hash says, if the caller is such a worker: its fifth part is watch, the sixth the last claim, the
--- seventh `ends`.
-local function plain_worker()
-  local w = ARGV[2]
-  local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. w, 'drain', 'line', 'watch', 'c:' .. w, 'ends')
+-- What the control hash says, if the caller is such a worker: its fifth part is watch, then come those of the fields
+-- that are named.
+local function plain_worker(...)
+  local c = redis.call('HMGET', KEYS[1], 'epoch', 'w:' .. ARGV[2], 'drain', 'line', 'watch', ...)
   if c[1] ~= ARGV[1] or c[2] ~= 'r' .. ARGV[3] or c[3] then return nil end
   if c[4] then
     base = tonumber(string.match(c[4], '^b(%d+)$'))
