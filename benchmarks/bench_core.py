@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kit
-from floors import below
+from floors import FEWEST, OURS, below
 from kit import XS, YS, Options, Row
 
 from rushlight import Rush, RushWorker, plan
@@ -84,6 +84,18 @@ def verbs(server: kit.Server, rush: Rush, *, adaptive: bool, small: bool) -> Ite
             yield measured(verb).row(verb, "two pings")
 
 
+def over_floors(rows: list[Row]) -> Iterator[Row]:
+    """How far the operations whose answer is awaited are above two of their floors, in wall time; the figure
+    is the farthest."""
+    awaited = [row for row in rows if row.target not in ("create_finish_cpu", "write_behind")]
+    for target, upper, lower in (("client_over_hand", None, OURS), ("calls_over_fewest", OURS, FEWEST)):
+        over = {
+            row.target: round((row.floors[upper] if upper else row.figure) / row.floors[lower], 3)
+            for row in awaited
+        }
+        yield Row(target, max(over.values()), beside=over)
+
+
 def bulk(rush: Rush, n: int, pushed: int) -> Iterator[Row]:
     """On a server that holds nothing else: what finished tasks weigh, and pushing many."""
     rush.push_finished_tasks([XS], [YS])
@@ -149,8 +161,12 @@ def rows(options: Options) -> Iterator[Row]:
     with kit.own_server(options), Rush("bench-bulk") as rush:
         yield from bulk(rush, *((1_000, 100) if options.small else (100_000, 10_000)))
     with kit.own_server(options) as server, Rush("bench-core") as rush:
+        found = []
         for adaptive in (False, True):
-            yield from verbs(server, rush, adaptive=adaptive, small=options.small)
+            for row in verbs(server, rush, adaptive=adaptive, small=options.small):
+                found.append(row)
+                yield row
+        yield from over_floors(found)
         yield from start_up(rush, 1 if options.small else 7)
         rush.reset()
 
