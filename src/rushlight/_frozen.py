@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -271,8 +272,9 @@ class FrozenStore:
         finished = self._rows[TaskState.FINISHED][cursor:] if TaskState.FINISHED in states else []
         return self._view(found, finished, self._said() if TaskState.FAILED in states else [])
 
-    def finished_view(self, cursor: int, *_: object, **_how: object) -> View:
-        return self.view([TaskState.FINISHED], cursor)
+    def finished_view(self, cursor: int, _known: str, *, failures: int | None = None, **_how: object) -> View:
+        failed = [] if failures is None else self.failures(failures)[1]
+        return replace(self.view([TaskState.FINISHED], cursor), failures=failed)
 
     def _view(
         self,

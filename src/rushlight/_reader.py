@@ -142,21 +142,28 @@ class TaskReader(Waits, Counting):
             conditions=state is TaskState.FAILED,
         )
 
-    def _look(self, states: Collection[TaskState], as_: str = "tasks", seen: View | None = None) -> View:
+    def _look(
+        self,
+        states: Collection[TaskState],
+        as_: str = "tasks",
+        seen: View | None = None,
+        *,
+        failures: bool = False,
+    ) -> View:
         """Reads a view (or takes the one ``seen``) and takes in its finished tasks, for a table of this form;
-        after a reset by anybody, from the beginning."""
+        after a reset by anybody, from the beginning. ``failures``: with those not streamed yet."""
         while True:
             at = self._places
             view, seen = seen, None
             if view is None or view.cursor != at:
-                view = self._ask(states, at)
+                view = self._ask(states, at, self._streamed[1] if failures else None)
             if view.epoch != self._read_epoch:
                 self._read_epoch = view.epoch
                 self._finished.clear()
                 self._seen = 0
-                self._streamed = (0, 0)
+                streamed, self._streamed = self._streamed, (0, 0)
                 self._stream_ready.clear()
-                if at:
+                if at or streamed[1]:
                     continue
             if view.cursor > at:
                 # Who comes to where places were cut off goes on behind them.
@@ -167,10 +174,11 @@ class TaskReader(Waits, Counting):
                 self._take_in(view, as_)
                 return view
 
-    def _ask(self, states: Collection[TaskState], at: int) -> View:
+    def _ask(self, states: Collection[TaskState], at: int, failures: int | None) -> View:
         if states is not FINISHED:
             return self._store.view(states, at)
-        return self._store.finished_view(at, self._read_epoch, meanwhile=self._finished.make_ready)
+        ready = self._finished.make_ready
+        return self._store.finished_view(at, self._read_epoch, failures=failures, meanwhile=ready)
 
     def _take_in(self, view: View, as_: str) -> None:
         pack = as_ not in ("dicts", "tasks")
@@ -250,30 +258,28 @@ class TaskReader(Waits, Counting):
     def _await_streamed(self, limit: float | None) -> bool:
         """Waits for tasks of the stream; False when none came for ``limit`` seconds."""
         deadline = None if limit is None else time.monotonic() + limit
+        view, of = None, (0, 0)
         while True:
-            self._read_stream()
+            self._read_stream(view, of)
             if self._stream_ready:
                 return True
             left = left_of(deadline)
             if left <= 0:
                 return False
-            standing = self._watch(left)
-            seen = (standing.finished, standing.failures)
-            if seen == self._streamed and standing.epoch == self._read_epoch:
-                self._store.wait_event(standing.event, min(left, BLOCK, standing.next_due))
+            standing, view, of = self._watch(left), None, self._streamed
+            if (standing.finished, standing.failures) == of and standing.epoch == self._read_epoch:
+                view = self._store.next_finished_view(of[0], standing, min(left, BLOCK), of[1])
 
-    def _read_stream(self) -> None:
+    def _read_stream(self, seen: View | None, of: tuple[int, int]) -> None:
+        """``seen``: a view behind so many finished and failed tasks; another thread may have gone on."""
         with self._reading:
-            self._look(FINISHED)
+            view = self._look(FINISHED, seen=seen if of == self._streamed else None, failures=True)
             start, failures = self._streamed
-            epoch, failed_keys = self._store.failures(failures)
-            if epoch != self._read_epoch:
-                return
             tasks: list[Task] = self._finished.table(
                 "tasks", None, start=self._finished.holes.row_at(start)[0]
             )
-            rows, conditions = self._store.failed_by_key(list(dict.fromkeys(failed_keys)))
-            self._streamed = (self._places, failures + len(failed_keys))
+            rows, conditions = self._store.failed_by_key(list(dict.fromkeys(view.failures)))
+            self._streamed = (self._places, failures + len(view.failures))
             failed = [StatedRow(TaskState.FAILED, row, c) for row, c in zip(rows, conditions, strict=True)]
             ended = [*tasks, *self._as_tasks(failed)]
             self._stream_ready.extend(sorted(ended, key=lambda task: task.finished_at or 0.0))

@@ -38,7 +38,8 @@ class View:
     """Tasks at one instant. Rows are decoded but for the finished ones: of those it has the first records
     from ``cursor`` on, and how far the list goes (``finished_parts``); ``base``: places cut from its front,
     where no task is left. ``conditions`` go with ``failed``; of a single
-    task that was tried again, ``lapse`` is the condition of the attempt before."""
+    task that was tried again, ``lapse`` is the condition of the attempt before. ``failures``: the keys that
+    have failed, from a number on, in the order of their failures."""
 
     epoch: str
     queued: Rows = field(default_factory=list)
@@ -50,6 +51,7 @@ class View:
     failed: Rows = field(default_factory=list)
     conditions: list[dict[str, Any]] = field(default_factory=list)
     lapse: dict[str, Any] | None = None
+    failures: list[str] = field(default_factory=list)
 
 
 class FinishedReads(StoreBase):
@@ -66,14 +68,15 @@ class FinishedReads(StoreBase):
         *,
         event: str = "",
         seconds: float = 0.0,
+        failures: int | None = None,
         meanwhile: Callable[[], object] | None = None,
     ) -> View:
-        """A view of the finished tasks alone, from ``cursor`` on; with ``event`` (see ``watch``) once
-        anything has changed since, or the time is over: the server answers a wait and what is asked behind it
-        together. ``known``: the epoch in which ``cursor`` was reached. ``meanwhile`` is done before the
-        answer is read."""
+        """A view of the finished tasks alone, from ``cursor`` on, and of the ``failures`` from that one on;
+        with ``event`` (see ``watch``) once anything has changed since, or the time is over: the server
+        answers a wait and what is asked behind it together. ``known``: the epoch in which ``cursor`` was
+        reached. ``meanwhile`` is done before the answer is read."""
         state, base = self._state, self._base
-        records_from = command(*self._first(cursor, base))
+        ended, parts = self._ended_from(cursor, base, failures), 1 if failures is None else 2
         # Between two looks at the epoch, which comes never again, instead of in a transaction: the first may
         # be an earlier call's. What was cut off only grows: the same still behind the records, it was the
         # same for them.
@@ -82,21 +85,31 @@ class FinishedReads(StoreBase):
             milliseconds = max(1, int(seconds * 1000))
             wait = command("XREAD", "BLOCK", milliseconds, "STREAMS", self.keys["events"], event)
             with self.waiting_link() as link:
-                _, records, (after, cut) = link.call_many(wait + records_from + state, 3, wait=seconds)
+                _, *found, (after, cut) = link.call_many(wait + ended + state, parts + 2, wait=seconds)
         elif known:
-            records, (after, cut) = self.link.call_parts(_sent_before(records_from + state, 2, meanwhile))
+            *found, (after, cut) = self.link.call_parts(_sent_before(ended + state, parts + 1, meanwhile))
         else:
-            (before, _), records, (after, cut) = self.link.call_many(state + records_from + state, 3)
-        while before != after or (records and not before) or int(cut or 0) != base:
+            (before, _), *found, (after, cut) = self.link.call_many(state + ended + state, parts + 2)
+        while before != after or (any(found) and not before) or int(cut or 0) != base:
             if int(cut or 0) != base:
                 base = self._base = int(cut or 0)
-                records_from = command(*self._first(cursor, base))
-            (before, _), records, (after, cut) = self.link.call_many(state + records_from + state, 3)
-        cursor = max(cursor, base)
+                ended = self._ended_from(cursor, base, failures)
+            (before, _), *found, (after, cut) = self.link.call_many(state + ended + state, parts + 2)
+        records, cursor = found[0], max(cursor, base)
         n = cursor + len(records)
         if len(records) == FIRST:
             n = max(n, base + self.link.call(command("LLEN", self.keys["finished"])))
-        return View(self.heard(before), finished=records, cursor=cursor, n_finished=n, base=base)
+        failed = [key.decode() for key in found[1]] if failures is not None else []
+        return View(
+            self.heard(before), finished=records, cursor=cursor, n_finished=n, base=base, failures=failed
+        )
+
+    def _ended_from(self, cursor: int, base: int, failures: int | None) -> bytes:
+        """What asks for the first records from a place on, and for the failures from a number on."""
+        records = command(*self._first(cursor, base))
+        return (
+            records if failures is None else records + command("LRANGE", self.keys["failures"], failures, -1)
+        )
 
     @cached_property
     def _state(self) -> bytes:

@@ -210,10 +210,12 @@ class ReadVerbs(FinishedReads):
             self.heard(epoch), finished, failures, queued, running, live, overdue, event.decode(), next_due
         )
 
-    def next_finished_view(self, cursor: int, after: Standing, seconds: float) -> View:
+    def next_finished_view(
+        self, cursor: int, after: Standing, seconds: float, failures: int | None = None
+    ) -> View:
         """``finished_view`` at the next change since ``watch`` said ``after``, or when the time is over."""
         wait = min(seconds, after.next_due)
-        return self.finished_view(cursor, after.epoch, event=after.event, seconds=wait)
+        return self.finished_view(cursor, after.epoch, event=after.event, seconds=wait, failures=failures)
 
     def wait_event(self, after: str, seconds: float) -> bool:
         """Blocks until something changed since ``watch`` said ``after``; False when the time ran out."""

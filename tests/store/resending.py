@@ -561,6 +561,7 @@ READS: tuple[Row, ...] = (
         lambda s: len(list(s.store.finished_parts(s.store.view([TaskState.FINISHED])))),
     ),
     Row("Store.finished_view", lambda s: len(s.store.finished_view(0).finished)),
+    Row("Store.finished_view", lambda s: s.store.finished_view(0, failures=0).failures, name="failures"),
     Row("Store.next_finished_view", lambda s: len(_next_view(s).finished)),
     Row("Store.look", lambda s: s.store.look(["q1", "r1", "d1", "x1", "no"])),
     Row("Store.look_for_finished", lambda s: s.store.look_for_finished(["q1", "r1", "d1"])),

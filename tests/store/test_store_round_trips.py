@@ -307,6 +307,20 @@ def test_waiting_for_a_result_costs_three_trips(ground: Ground, rush: Rush, work
     assert 3 == m.trips
 
 
+def test_a_stream_waits_in_three_trips(ground: Ground, rush: Rush, worker: RushWorker) -> None:
+    """A look, the word that somebody waits, and the wait, whose answer brings what has ended; one more for
+    what a failure said."""
+    good, bad = worker.push_running_tasks([{"x": 1}, {"x": 2}])
+    list(rush.stream(timeout=0.0))
+    for key, end, trips in ((good, worker.finish_task, 3), (bad, worker.fail_task, 4)):
+        with Meter(ground, rush) as m:
+            waiting = Background(next, rush.stream())
+            wait_until(lambda: ground.raw.info("clients")["blocked_clients"] == 1)
+            end(key, {"message": "no"})
+            assert key == waiting.result(30).key
+        assert trips == m.trips
+
+
 def test_ends_that_were_seen_and_not_taken_are_seen_again_at_once(ground: Ground) -> None:
     """Who looks again from the same places is told the same, and does not wait for what comes next."""
     (key,) = ground.begin(member := ground.member())
