@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import inspect
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
+from . import _inputs
 from ._children import Channel, set_name
 from ._connect import StoreConfig
 from ._journal import Journal
@@ -167,7 +167,7 @@ def _prepare(job: ChildJob) -> Ready:
         _set_globals(loop, names)
         worker = RushWorker.supervised(store, member, partial(_tell_limit, job.channel))
         worker._journal = job.journal
-        _check_call(loop, worker, kwargs)
+        _inputs.check_call(loop, worker, kwargs)
         if isinstance(loop, Preparing):
             loop.prepare(worker, **kwargs)
         member.join(WorkerState.RUNNING)
@@ -264,17 +264,3 @@ def _set_globals(loop: Callable[..., Any], names: Mapping[str, Any]) -> None:
     if space is None:
         raise TypeError(f"globals= needs a loop that is a Python function, not {type(function).__name__}")
     space.update(names)
-
-
-def _check_call(loop: Callable[..., Any], worker: RushWorker, kwargs: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(loop)
-    except ValueError:
-        # Some functions written in C do not tell theirs.
-        return
-    try:
-        signature.bind(worker, **kwargs)
-    except TypeError as error:
-        given = ", ".join(["worker", *(f"{name}=..." for name in kwargs)])
-        name = getattr(loop, "__qualname__", repr(loop))
-        raise TypeError(f"the loop {name}{signature} cannot be called with ({given}): {error}") from None

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from . import _child
 from ._child import ChildJob
@@ -43,8 +44,15 @@ def main(argv: Sequence[str]) -> int:
     return _child.run(became) if isinstance(became, ChildJob) else became
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, like the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see 'rushlight worker --help')")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rushlight worker", description="Start worker processes and look after them.", allow_abbrev=False
     )
     add = parser.add_argument

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import numbers
 import operator
 import os
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -250,6 +251,39 @@ def prerequisites(values: object, n: int) -> list[list[str] | None]:
     return [
         None if v is None else list(dict.fromkeys(key_list(v, f"after[{i}]"))) for i, v in enumerate(batch)
     ]
+
+
+def loop_of(value: object, kwargs: Mapping[str, Any]) -> Callable[..., Any]:
+    """A function that can be called with a worker and these arguments."""
+    if not callable(value):
+        raise ConfigError(f"loop must be a function loop(worker, **kwargs), got {value!r}")
+    if any(is_other(value) for is_other in _NO_LOOPS):
+        raise ConfigError(
+            f"loop must be a plain function loop(worker, **kwargs), as nobody awaits it: {value!r}"
+        )
+    try:
+        check_call(value, None, kwargs)
+    except TypeError as error:
+        raise ConfigError(str(error), value=kwargs) from error
+    return value
+
+
+_NO_LOOPS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+def check_call(loop: Callable[..., Any], worker: object, kwargs: Mapping[str, Any]) -> None:
+    """Raises TypeError where a loop cannot be called so."""
+    try:
+        signature = inspect.signature(loop)
+    except ValueError:
+        # Some functions written in C do not tell theirs.
+        return
+    try:
+        signature.bind(worker, **kwargs)
+    except TypeError as error:
+        given = ", ".join(["worker", *(f"{name}=..." for name in kwargs)])
+        name = getattr(loop, "__qualname__", repr(loop))
+        raise TypeError(f"the loop {name}{signature} cannot be called with ({given}): {error}") from None
 
 
 def log_level(value: object) -> str | None:

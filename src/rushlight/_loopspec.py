@@ -32,9 +32,8 @@ class LoopSettings(TypedDict, total=False):
 
 def make_spec(store: Store, loop: Callable[..., Any], **settings: Unpack[LoopSettings]) -> StartSpec:
     """Start arguments, nothing stored yet. Raises ConfigError, EncodeError, SecretRequired."""
-    if not callable(loop):
-        raise ConfigError(f"loop must be a function loop(worker, **kwargs), got {loop!r}")
     kwargs = _inputs.one_task(_or_empty(settings.get("kwargs")), "kwargs")
+    loop = _inputs.loop_of(loop, kwargs)
     names = _inputs.one_task(_or_empty(settings.get("globals")), "globals")
     on_lost = settings.get("on_lost", "fail")
     if on_lost not in ("fail", "requeue"):

@@ -42,11 +42,23 @@ def loop(worker):
     worker.pop_task(timeout=60)
 
 
+async def awaited(worker):
+    """No loop, though it looks like one."""
+
+
+def yielding(worker):
+    """Nor is this."""
+    yield
+
+
 class Unpicklable:
     """Something with a lock inside."""
 
     def __init__(self) -> None:
         self.layers = [1, threading.Lock()]
+
+    def run(self, worker):
+        """A loop that cannot be sent."""
 
 
 #: What is called, and what the error must speak of.
@@ -120,6 +132,13 @@ REFUSED: dict[str, tuple[Call, str]] = {
     "workers are a list": (lambda r, w: r.stop_workers(worker_ids="w"), r"worker_ids.*'w'"),
     "a way to stop nobody knows": (lambda r, w: r.stop_workers("softly"), r"'softly'.*kill.*terminate"),
     "a loop is a function": (lambda r, w: r.start_workers("loop"), r"loop.*'loop'"),
+    "nobody awaits a loop": (lambda r, w: r.start_workers(awaited), r"nobody awaits.*awaited"),
+    "nor runs through it": (lambda r, w: r.start_workers(yielding), r"plain function.*yielding"),
+    "a loop takes its arguments": (
+        lambda r, w: r.start_workers(loop, kwargs={"speed": 1}),
+        r"loop\(worker\) cannot be called with \(worker, speed=...\)",
+    ),
+    "a loop takes a worker": (lambda r, w: r.worker_script(lambda: 1), r"cannot be called with \(worker\)"),
     "at least one worker": (lambda r, w: r.start_workers(loop, 0), r"n_workers=0"),
     "workers are counted": (lambda r, w: r.start_workers(loop, "4"), r"n_workers='4'"),
     "arguments are a dict": (lambda r, w: r.start_workers(loop, kwargs=[1]), r"kwargs.*list \[1\]"),
@@ -202,8 +221,11 @@ UNSTORABLE: dict[str, tuple[Call, str]] = {
     "a result": (lambda r, w: r.push_finished_tasks([{}], [{"y": Unpicklable()}]), r'ys\["y"\]\.layers\[1\]'),
     "a worker's input": (lambda r, w: w.push_running_task({"x": Unpicklable()}), r'\["x"\]\.layers\[1\]'),
     "a condition": (lambda r, w: r.push_failed_tasks([{}], {"message": "a", "b": Unpicklable()}), r'\["b"\]'),
-    "a loop": (lambda r, w: r.start_workers(Unpicklable().__init__), r"loop.*lock"),
-    "an argument": (lambda r, w: r.start_workers(loop, kwargs={"m": Unpicklable()}), r'\["m"\]\.layers\[1\]'),
+    "a loop": (lambda r, w: r.start_workers(Unpicklable().run), r"loop.*lock"),
+    "an argument": (
+        lambda r, w: r.start_workers(lambda worker, m: None, kwargs={"m": Unpicklable()}),
+        r'\["m"\]\.layers\[1\]',
+    ),
     "a global": (lambda r, w: r.start_workers(loop, globals={"g": Unpicklable()}), r'\["g"\]\.layers\[1\]'),
 }
 

@@ -166,11 +166,20 @@ def test_a_worker_for_nothing_says_so(network: str, server: redis.Redis) -> None
     assert 0 == server.dbsize()
 
 
-@pytest.mark.parametrize("args", [["--workers=0"], ["--grace=-1"], ["--worker-id=a", "--worker-id=a"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--workers=0"],
+        ["--grace=-1"],
+        ["--worker-id=a", "--worker-id=a"],
+        ["--workers=many"],
+        ["--colour=red"],
+    ],
+)
 def test_a_command_that_cannot_be_is_wrong_usage(network: str, args: list[str]) -> None:
-    """Exit code 2, and nothing is registered."""
+    """Exit code 2 and one line, and nothing is registered."""
     done = command(f"--network={network}", "--spec=x", *args)
-    assert 2 == done.returncode
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert args[0].partition("=")[0] in done.stderr
 
 

@@ -211,16 +211,15 @@ def test_start_failures_show_their_traceback(rush: Rush) -> None:
     assert "no_such_package_at_all" in info.reason
 
 
-def test_a_loop_that_cannot_be_called_so_is_a_start_failure(rush: Rush) -> None:
-    """Missing arguments are found before the first task."""
+def test_a_loop_that_cannot_be_called_so_is_refused(rush: Rush) -> None:
+    """Missing arguments are found before a worker starts."""
 
     def loop(worker, needed):
         worker.push_running_task({"x": needed})
 
-    rush.start_workers(loop)
-    with pytest.raises(WorkerStartError, match="needed"):
-        rush.wait_for_workers(1, timeout=60)
-    assert 0 == rush.n_tasks
+    with pytest.raises(ConfigError, match="needed"):
+        rush.start_workers(loop)
+    assert [] == rush.worker_ids
 
 
 def test_an_earlier_failed_start_spoils_no_later_wait(rush: Rush) -> None:

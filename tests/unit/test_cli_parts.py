@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushlight._inputs import loop_of
 from rushlight._records import TaskState
 from rushlight.cli._app import app
 from rushlight.cli._follow import GRACE, next_order
-from rushlight.cli._loading import check_kwargs, load_loop, parse_kwargs
+from rushlight.cli._loading import load_loop, parse_kwargs
 from rushlight.cli._output import cell, columns_of, jsonable, span
 from rushlight.cli._progress import Ending, Goal, Picture, Progress, casualties
 from rushlight.cli._read import last
@@ -231,11 +232,11 @@ def test_kwargs_must_fit_the_loop() -> None:
 
     def loop(worker: Any, a: int, b: int = 1) -> None: ...
 
-    check_kwargs(loop, {"a": 1})
-    check_kwargs(lambda worker, **more: None, {"anything": 1})
+    assert loop is loop_of(loop, {"a": 1})
+    loop_of(lambda worker, **more: None, {"anything": 1})
     for wrong in ({}, {"a": 1, "c": 2}, {"a": 1, "worker": 2}):
         with pytest.raises(ConfigError, match="cannot be called"):
-            check_kwargs(loop, wrong)
+            loop_of(loop, wrong)
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -6,7 +6,9 @@ import sys
 
 import click
 
-from ._loading import check_kwargs, load_loop, parse_kwargs
+from rushlight._inputs import loop_of
+
+from ._loading import load_loop, parse_kwargs
 from ._options import WorkFailed, connect, json_option, kwargs_option, network_options
 from ._output import number, print_json, say
 from ._waiting import wait_until_left
@@ -110,8 +112,7 @@ def script(
     The loop is stored in the network now; rushlight and what the loop imports must be installed
     there. The line holds no password: where one is needed, set RUSHLIGHT_URL and RUSHLIGHT_SECRET.
     """
-    loop = load_loop(target)
     kwargs = parse_kwargs(kwargs_json)
-    check_kwargs(loop, kwargs)
+    loop = loop_of(load_loop(target), kwargs)
     with connect(network, url) as rush:
         say(rush.worker_script(loop, workers, kwargs=kwargs, python=python or sys.executable))

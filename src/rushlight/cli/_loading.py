@@ -87,21 +87,6 @@ def parse_kwargs(text: str | None) -> dict[str, Any]:
     return value
 
 
-def check_kwargs(loop: Loop, kwargs: dict[str, Any]) -> None:
-    """Refuse keyword arguments that the loop does not take, before any worker starts."""
-    try:
-        signature = inspect.signature(loop)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(None, **kwargs)
-    except TypeError as error:
-        name = getattr(loop, "__name__", "the loop")
-        raise ConfigError(
-            f"{name}{signature} cannot be called with a worker and {sorted(kwargs)}: {error}", value=kwargs
-        ) from error
-
-
 def _no_such_function(path: Path, name: str, module: ModuleType) -> str:
     functions = functions_of(module)
     if not functions:

@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from rushlight import Rush
+from rushlight._inputs import loop_of
 
 from ._closing import print_closing, print_failures, summary
 from ._follow import GRACE, Watch, ending_of, follow
 from ._interrupt import StopRequests
 from ._live import display
-from ._loading import Loop, check_kwargs, load_loop, parse_kwargs
+from ._loading import Loop, load_loop, parse_kwargs
 from ._options import DONE, FAILED, connect, json_option, kwargs_option, network_options
 from ._output import number, print_json
 from ._progress import Goal, Progress
@@ -86,9 +87,8 @@ def run(
     if minimize and maximize:
         raise click.UsageError("--minimize and --maximize exclude each other")
     name = minimize or maximize
-    loop = load_loop(target)
     kwargs = parse_kwargs(kwargs_json)
-    check_kwargs(loop, kwargs)
+    loop = loop_of(load_loop(target), kwargs)
     order = Order(
         target=target,
         loop=loop,
