@@ -9,6 +9,7 @@ import pytest
 from ground import Ground, Tape, hold_to_be_gone
 from rushlight import Rush, RushWorker
 from rushlight._member import Member
+from rushlight._records import TaskState
 from rushlight._store import Store
 from rushlight._store_calls import Collecting
 from rushlight._store_feed import Leaving
@@ -187,6 +188,28 @@ def test_numbers_of_tasks_go_on(ground: Ground) -> None:
         assert ["c", "d", "e"] == rush.keys()
         assert ["c", "e"] == rush.keys("finished")
     assert 5 == ground.store.place().created
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "not plain"])
+@pytest.mark.parametrize("removed", [["a", "b"], ["b"]], ids=["in front", "between"])
+def test_numbers_of_tasks_that_workers_make_go_on(ground: Ground, removed: list[str], plain: bool) -> None:
+    """Whoever makes a task, and by whatever call, its number is later than those of all before it."""
+    member = ended(ground, "a", "b", "c")
+    if not plain:
+        ground.store.push(batch("other", p=1))
+        assert ["other"] == ground.claim(member)
+    before = ground.store.place().created
+    assert [True] * len(removed) == ground.store.collect(collector(), 1, removed)
+    forget(ground.store, *removed)
+    member.begin(batch("d"))
+    member.step(ground.finishing("d", y=1), batch("e"), {})
+    member.begin(batch("f", "g"))
+    member.step_one("f", ground.payload(y=1), "h", batch("h").heads[0])
+    rows = [*ground.store.view([TaskState.RUNNING]).running]
+    rows += ground.store.rows(ground.store.whole_view([TaskState.FINISHED]).finished)
+    numbers = {row[3]: row[7] - before for row in rows}
+    assert [1, 2, 3, 4, 5] == [numbers[key] for key in "defgh"]
+    assert before + 5 == ground.store.place().created
 
 
 def test_a_name_is_given_to_one_call(ground: Ground) -> None:

@@ -47,7 +47,8 @@ if #keys == 0 then return {'ok', {}, {}} end
 
 local marks, verdicts, gone, limits, failed, blank = redis.call('HMGET', KEYS[6], unpack(keys)), {}, {}, {}, {}, 0
 local files, seen = {}, {}
-local base = tonumber(redis.call('HGET', control, 'base') or 0)
+local cut = redis.call('HGET', control, 'base')
+local base = tonumber(cut or 0)
 for i, place in ipairs(redis.call('HMGET', index, unpack(keys))) do
   local key, task, mark, done = keys[i], tasks[i], marks[i], true
   -- Else it is gone, or was given back, or is an archive's.
@@ -96,11 +97,12 @@ if #gone > 0 then
   local n = 0
   while n < 2000 and redis.call('LINDEX', finished, n) == '' do n = n + 1 end
   redis.call('HINCRBY', control, 'blank', blank - n)
-  if n > 0 then
-    redis.call('LTRIM', finished, n, -1)
+  if n > 0 or not cut then
+    if n > 0 then redis.call('LTRIM', finished, n, -1) end
     base = string.format('%d', base + n)
     redis.call('HSET', control, 'base', base)
-    -- A network that uses the plain queue alone is told apart by the field `line`, which is read anyway.
+    -- A network that uses the plain queue alone is told apart by the field `line`, which is read anyway. Both are
+    -- there from the first task on that was removed.
     if redis.call('HGET', control, 'line') ~= '1' then redis.call('HSET', control, 'line', 'b' .. base) end
   end
 end

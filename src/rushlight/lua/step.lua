@@ -10,7 +10,7 @@ if value then
   local now = clock()
   finish_plain(5, value, cmsgpack.pack(now))
   announce(KEYS[8], c[5], now)
-  return begin(KEYS[2], KEYS[3], ARGV[4], ARGV[9], ARGV[10], now)
+  return begin(KEYS[2], KEYS[3], ARGV[4], ARGV[9], ARGV[10], now, c[4] and redis.call('HGET', KEYS[1], 'gone'))
 end
 -- include: gate line settle
 local refused, me = worker_gate(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
@@ -21,6 +21,7 @@ local now = clock()
 local stop, verdicts = settle(keys, ARGV[2], 5, 8, now)
 if stop then return stop end
 announce(keys.events, me.watch, now)
-local created = begin(keys.index, keys.running, ARGV[4], ARGV[9], ARGV[10], now)
+local gone = me.removed and redis.call('HGET', KEYS[1], 'gone')
+local created = begin(keys.index, keys.running, ARGV[4], ARGV[9], ARGV[10], now, gone)
 local letter, queued = riding(me, keys.queued)
 return {letter, queued, verdicts, created}

@@ -30,6 +30,7 @@ local function worker_gate(control, epoch, wid, token)
   if not is_live(c[4]) then return {'GONE', letter} end
   return nil, {
     letter = letter, drain = c[2], watch = c[3], moves = c[3] ~= c[7] and c[3], claim = c[5], line = c[6] == '1',
+    removed = c[8],
   }
 end
 
