@@ -136,8 +136,7 @@ def make_task(
     return task
 
 
-@dataclass(frozen=True, slots=True)
-class WaitResult:
+class WaitResult(NamedTuple):
     """What a wait for tasks ended with: three lists of keys in the order given, and why it ended."""
 
     done: list[str]

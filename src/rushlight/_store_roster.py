@@ -34,6 +34,8 @@ LETTERS = {
 LOG_LIMIT, LOG_SHARE = 20_000, 500
 #: Entries of the log that are read in one trip.
 LOG_PAGE = 1000
+#: Why a worker is lost of whose process nobody knows.
+_SILENT = "lease ran out"
 #: What a card of an early release does not say.
 _UNTOLD = {"release": "", "python": ""}
 
@@ -120,9 +122,7 @@ class RosterVerbs(EndVerbs, ReadVerbs):
     def reap(self) -> list[str]:
         """Declares workers lost whose lease ran out; returns those this call found. A network that is gone
         does not come back for it."""
-        condition = self.encode_condition(
-            {"message": CRASHED, "type": "WorkerLost", "reason": "lease ran out"}
-        )
+        condition = self.encode_condition({"message": CRASHED, "type": "WorkerLost", "reason": _SILENT})
         call = self.new_call()
         while self.epoch or self._adopt():
             reply = self.link.call(self.scripts.reap(self.epoch, call, condition))
@@ -338,11 +338,14 @@ def _info(
     name = wid.decode()
     report = msgspec.msgpack.decode(b"\x92" + ends[wid])[1] if wid in ends else {}
     signal = report.get("signal")
+    state = LETTERS[chr(control[b"w:" + wid][0])]
+    # Whose process ended has a report, with a reason or without.
+    unseen = _SILENT if state is WorkerState.LOST and wid not in ends else None
     return WorkerInfo(
         worker_id=name,
         pid=card["pid"],
         hostname=card["hostname"],
-        state=LETTERS[chr(control[b"w:" + wid][0])],
+        state=state,
         launcher=card["launcher"],
         heartbeat=float(due[wid]) / 1e6 - card["lease"] if wid in due else None,
         started_at=registered / 1e6,
@@ -350,5 +353,5 @@ def _info(
         n_finished=int(tallies.get(b"f:" + wid, 0)),
         n_failed=int(tallies.get(b"x:" + wid, 0)),
         exit_code=report.get("exit_code") if signal is None else -signal,
-        reason=report.get("reason") or None,
+        reason=report.get("reason") or unseen,
     )

@@ -40,6 +40,8 @@ def test_a_wait_for_what_is_decided_returns_at_once(rush: Rush) -> None:
     keys = rush.push_finished_tasks([{"x": 1}], [{"y": 1}])
     assert WaitResult(keys, [], [], "done") == rush.wait_for_tasks(keys, timeout=0)
     assert WaitResult([], [], [], "done") == rush.wait_for_tasks([])
+    done, failed, pending, reason = rush.wait_for_tasks(keys)
+    assert (keys, [], [], "done") == (done, failed, pending, reason)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.2])

@@ -177,6 +177,7 @@ def test_a_lost_worker_is_found_once(ground: Ground) -> None:
     assert [lost.card.worker_id] == [wid for ids in found for wid in ids]
     assert dict.fromkeys(keys, CRASHED) == messages(ground)
     assert "running" == ground.states()[others[0]]
+    assert ["lease ran out", None] == [info.reason for info in ground.store.workers()]
 
 
 def test_a_reap_sent_again_finds_the_same(ground: Ground) -> None:
