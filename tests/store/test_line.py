@@ -969,7 +969,6 @@ def test_an_unknown_prerequisite_queues_nothing(ground: Ground, rush: Rush, more
         {"workers": ["a"]},
         {"seeds": 7},
         {"seeds": [1]},
-        {"after": "key"},
         {"after": [["a"], 7]},
         {"after": [["a"], "b"]},
         {"after": [["a"]]},
