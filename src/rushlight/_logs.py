@@ -208,7 +208,8 @@ class LogReader:
         entries = self._store.logs(self._printed)
         if entries:
             self._printed = entries[-1][0]
-        return entries
+        # What a worker logs and what it prints come by two ways.
+        return sorted(entries, key=lambda entry: entry[2]["t"])
 
 
 def format_entry(worker_id: str, entry: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rushlight import Rush
+from rushlight import Rush, RushWorker
 from rushlight.errors import ConfigError
 
 Wait = Callable[..., None]
@@ -51,6 +51,18 @@ def test_logged_messages_are_a_table(rush: Rush) -> None:
     assert {worker_id} == {row["worker_id"] for row in rows}
     assert all("talk" in row["caller"] and row["timestamp"] > 1e9 for row in rows)
     assert sorted(table["timestamp"]) == table["timestamp"].to_list()
+
+
+def test_lines_are_printed_in_the_order_of_their_times(
+    rush: Rush, worker: RushWorker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a worker printed and what it logged come by two ways, and may cross."""
+    plain = {"level": "INFO", "logger": "me", "caller": ""}
+    for at in (2.0, 1.0, 3.0):
+        worker._store.add_logs(worker.worker_id, [plain | {"t": at, "msg": f"said at {at:g}"}])
+    rush.print_log()
+    printed = capsys.readouterr().out.splitlines()
+    assert ["said at 1", "said at 2", "said at 3"] == [line.partition("me: ")[2] for line in printed]
 
 
 def test_more_tasks_make_more_rows(rush: Rush) -> None:
