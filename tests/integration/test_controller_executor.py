@@ -278,8 +278,8 @@ def test_the_remote_traceback_is_told(executor: Controller) -> None:
     assert "raise RuntimeError(123)  # some comment" in error.__notes__[0]
 
 
-def test_errors_that_cannot_travel(executor: Controller) -> None:
-    """An error that cannot be pickled, or not be made again, arrives as a TaskFailed that names it."""
+def test_errors_that_travel_in_parts(executor: Controller) -> None:
+    """One that its args cannot make again, or that has something unpicklable, is made again without."""
 
     class Picky(Exception):
         def __init__(self, a: int, b: int) -> None:
@@ -293,10 +293,20 @@ def test_errors_that_cannot_travel(executor: Controller) -> None:
         error.lock = threading.Lock()  # type: ignore[attr-defined]
         raise error
 
-    for call, text in ((fail, "1 and 2"), (fail_with_lock, "held")):
+    for call, name, text in ((fail, "Picky", "1 and 2"), (fail_with_lock, "ValueError", "held")):
         error = executor.submit(call).exception(PATIENCE)
-        assert isinstance(error, TaskFailed)
-        assert text in str(error)
+        assert (name, (text,)) == (type(error).__name__, error.args)
+
+
+def test_errors_that_cannot_travel(executor: Controller) -> None:
+    """An error that cannot be pickled at all arrives as a TaskFailed that names it."""
+
+    def fail() -> None:
+        raise ValueError("held", threading.Lock())
+
+    error = executor.submit(fail).exception(PATIENCE)
+    assert isinstance(error, TaskFailed)
+    assert "ValueError: ('held'" in str(error)
 
 
 def test_values_that_cannot_travel(executor: Controller) -> None:
