@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, cast
 
 import msgspec
 
@@ -60,14 +59,6 @@ class Archive(TaskReader):
     def __repr__(self) -> str:
         return f"<Archive of {self.network!r} from {self._source}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return self.counts().total
 
@@ -88,11 +79,6 @@ class Archive(TaskReader):
 
     def close(self) -> None:
         """Nothing needs to be closed; the archive goes on."""
-
-    @property
-    def network(self) -> str:
-        """The name of the network it was made of."""
-        return cast("str", self._store.network)
 
     def counts(self) -> Counts:
         """How many tasks were in each state."""

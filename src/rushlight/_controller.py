@@ -13,8 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -152,14 +151,6 @@ class Controller(Kin, concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<Controller {self.network!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
 
     def __del__(self) -> None:
         if not self.__dict__.get("_shutdown", True):

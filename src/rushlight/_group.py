@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _inputs
 from ._call_options import Options
@@ -53,9 +53,6 @@ class ControllerGroup(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<ControllerGroup of {', '.join(self._members)}>"
-
-    def __enter__(self) -> Self:
-        return self
 
     def __getitem__(self, name: str) -> Controller:
         return self._one(name)

@@ -15,8 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _inputs, _names, _seeds
 from ._call_options import PLAIN, SETTINGS, CallOptions, Options, Settings
@@ -85,14 +84,6 @@ class InlineController(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<InlineController {self.network!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
 
     @property
     def network(self) -> str:

@@ -6,8 +6,7 @@ Holds no state that matters: kill it, make another, and everything is as it was.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads, awaitable
@@ -72,14 +71,6 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
     def __repr__(self) -> str:
         return f"<Rush {self.network!r} at {self._store.config.address}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Ends local workers started by this object and closes the connections. Idempotent."""
         self._end_fleet()
@@ -91,11 +82,6 @@ class Rush(Fleet, Queueing, Archiving, WorkerReader, LogReader, BoardReader, See
         """The methods as coroutine functions: ``await rush.aio.fetch_tasks()``, ``async for task in
         rush.aio.stream()``."""
         return AsyncRush(self, self._threads)
-
-    @property
-    def network(self) -> str:
-        """The network's name."""
-        return self._store.network
 
     @property
     def url(self) -> str | None:

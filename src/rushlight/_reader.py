@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import repeat
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _inputs
 from ._blocks import Stated, gc_paused
@@ -33,6 +34,23 @@ class TaskReader(Waits, Counting):
     """Tables, states, counts and waits. Thread-safe; every table is from one instant."""
 
     _store: Store
+
+    if TYPE_CHECKING:
+
+        def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self._store.network
 
     def _begin_reading(self, store: Store) -> None:
         self._store = store

@@ -13,8 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
-from typing import Any, NoReturn, Self, overload
+from typing import Any, NoReturn, overload
 
 from . import _inputs, _names
 from ._aio import AsyncReader, Threads
@@ -109,19 +108,6 @@ class RushWorker(Taking, WorkerReader, LogReader, Sharing):
 
     def __repr__(self) -> str:
         return f"<RushWorker {self.worker_id} of {self.network!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def network(self) -> str:
-        """The network's name."""
-        return self._store.network
 
     @property
     def worker_id(self) -> str:
