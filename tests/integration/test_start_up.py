@@ -73,7 +73,7 @@ def test_a_first_result_needs_no_client_library(home: Path) -> None:
 
 def test_a_supervisor_asks_little_until_its_workers_are_registered(rush: Rush) -> None:
     """What was ordered last, what to start, and the registration, whatever the number of workers."""
-    spec_id = keep_spec(rush._store, make_spec(rush._store, tell))
+    spec_id = keep_spec(rush._store, make_spec(rush._store, tell, kwargs={"before": set()}))
     store = Store(rush._store.config, rush.network)
     uplink = Uplink(store)
     uplink.open()
