@@ -59,6 +59,21 @@ def test_a_program_of_rows_prints_well_formed_rows(program: str) -> None:
     assert {"load_at_start", "cores_used_by_others"} <= found["quiet"].keys()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(320)
+def test_operations_on_one_task_stand_beside_their_floors() -> None:
+    """Pings, empty scripts, the fewest commands and our calls by hand were measured for each, in its unit."""
+    found = json.loads(run("bench_core.py", "--small", "--json").splitlines()[-1])
+    floors = {row["target"]: row["floors"] for row in found["rows"] if row["floors"]}
+    adaptive = {"create_finish_adaptive", "step_adaptive"}
+    blocking = {"create_finish", "create_finish_cpu", "step", "write_behind", "pop_finish", "finish_and_pop"}
+    assert adaptive | blocking == floors.keys()
+    for below in floors.values():
+        names = ["pings", "calls of an empty script", "fewest commands", "our calls by hand"]
+        assert names == list(below)
+        assert 0 < min(below.values())
+
+
 def test_every_program_of_rows_is_in_the_table() -> None:
     """The one command of the whole table runs all of them."""
     assert [] == [name for name in ROWS if name not in keys_of("table.py", "PROGRAMS")]
