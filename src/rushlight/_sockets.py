@@ -13,11 +13,11 @@ from typing import Any
 #: Bytes read at once.
 CHUNK = 1 << 16
 #: Seconds an adaptive wait looks before it sleeps: long enough for a near server that has to be woken itself,
-#: and has cold caches then.
-_LOOKING = 150e-6
+#: has cold caches then, and answers somebody else on this core first.
+_LOOKING = 400e-6
 #: Waits that are slept through after one that was looked for in vain: at first, at most, and what each look
-#: that paid leaves of them. So one in a thousand in vain costs little, and one in fifty nearly ends looking.
-_REST, _MOST_REST, _EASE = 16.0, 4096.0, 0.995
+#: that paid leaves of them. So one in a hundred in vain costs little, and one in twenty nearly ends looking.
+_REST, _MOST_REST, _EASE = 16.0, 4096.0, 0.98
 
 
 def set_timeout(sock: Any, seconds: float) -> None:
@@ -46,7 +46,8 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
     """``sock.recv`` that looks again and again before it sleeps, as being woken costs more than a whole
     answer of a near server. Between two looks it lets others run. Where the answer did not come in time, the
     server is far away, or others want this core and keep it for milliseconds: it sleeps through the next
-    waits, and longer each time. Only for plain sockets; others get their ``recv``."""
+    waits, through more the more time that took, and through twice as many each time. Only for plain sockets;
+    others get their ``recv``."""
     if type(sock) is not socket.socket:
         return lambda: sock.recv(CHUNK)
     receive, let_others_run, clock = sock.recv, os.sched_yield, time.perf_counter
@@ -57,7 +58,8 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
         if asleep:
             asleep -= 1
             return receive(CHUNK)
-        end = clock() + _LOOKING
+        start = clock()
+        end = start + _LOOKING
         data = None
         while data is None:
             try:
@@ -66,8 +68,10 @@ def adaptive(sock: Any) -> Callable[[], bytes]:
                 if clock() > end:
                     break
                 let_others_run()
-        if clock() > end:
-            asleep, rest = int(rest), min(2 * rest, _MOST_REST)
+        now = clock()
+        if now > end:
+            lost = (now - start) / _LOOKING
+            asleep, rest = int(min(lost * rest, _MOST_REST)), min(2 * rest, _MOST_REST)
         elif rest > _REST:
             rest = max(_REST, _EASE * rest)
         return receive(CHUNK) if data is None else data
