@@ -25,6 +25,9 @@ _AT_ONCE: Final = 500
 _PAUSE: Final = 0.25
 #: Seconds between two words of how far a controller has read, where nothing else is said.
 _WORD: Final = 0.5
+#: Workers that have ended of which something is kept, and seconds between two looks for others.
+_ENDED_KEPT: Final = 1000
+_LOOK_AGAIN: Final = 60.0
 #: How collectors are named of whose tasks none is kept.
 FORGETS: Final = "~"
 
@@ -112,7 +115,7 @@ class Clearing:
         self._store = store
         self._word = word
         self._tasks: deque[Leaving] = deque()
-        self._tried = 0.0
+        self._tried = self._dismissed = 0.0
         #: What was collected before this controller came, or by one that is gone, lies in front of there.
         self._until: tuple[int, int] | None = None
         self._at = (0, 0)
@@ -144,6 +147,9 @@ class Clearing:
 
     def run(self, collector: Collecting) -> None:
         """Removes what can be."""
+        if time.monotonic() > self._dismissed + _LOOK_AGAIN:
+            self._dismissed = time.monotonic()
+            self._store.dismiss(_ENDED_KEPT)
         if self._sweeping:
             self._look_through()
         self._tried, left, going = time.monotonic(), len(self._tasks), True

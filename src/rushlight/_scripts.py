@@ -69,6 +69,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "together": (),
     "collect": ("control", "collected", "index", "feeds", "finished", "failures"),
     "uncollect": ("control", "collected", "feeds"),
+    "dismiss": ("control", "workers", "ends", "usage", "tallies", "launches"),
     "forget": (
         "control", "index", "finished", "failed", "failures", "collected", "feeds", "lapses", "deadlines",
         "names", "blobs", "files",
@@ -231,6 +232,10 @@ class RosterScripts(Packer):
         bells = tuple(self._keys.bell(worker_id) for worker_id in lives)
         told = (*lives, *lives.values())
         return self._pack("stop", (epoch, *call, letter, condition, *told), bells)
+
+    def dismiss(self, epoch: str, workers: Sequence[tuple[str, bytes]]) -> bytes:
+        bells = tuple(self._keys.bell(worker_id) for worker_id, _ in workers)
+        return self._pack("dismiss", (epoch, *(part for worker in workers for part in worker)), bells)
 
     def keep_spec(self, epoch: str, *pairs: Argument) -> bytes:
         return self._pack("keep:specs", (epoch, *pairs))

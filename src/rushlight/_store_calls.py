@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from ._store_feed import FeedVerbs, Leaving
+from ._store_roster import pairs
 from ._wire import command
 
 #: Seconds after which a collector on another host is gone that has not been heard.
 SILENCE: Final = 60.0
+#: The letters of workers that have ended, and how many of them are forgotten by one call.
+_ENDED: Final = (b"t", b"k", b"l")
+_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +223,30 @@ class CallVerbs(FeedVerbs):
         """Forgets launches that came to nothing, or whose workers have ended."""
         if worker_ids:
             self.link.call(command("HDEL", self.keys["launches"], *worker_ids))
+
+    def dismiss(self, kept: int) -> None:
+        """Forgets workers that have ended, but for the last ``kept`` of them, or a few more: it is to be
+        worth the look."""
+        if self.link.call(command("HLEN", self.keys["workers"])) < kept + max(1, kept // 10):
+            return
+        fields, cards, ends = self.transaction(
+            *(("HGETALL", self.keys[name]) for name in ("control", "workers", "ends"))
+        )
+        # Of one that was lost nobody may have said when.
+        times = {wid: _stamp_of(said) for told in (cards, ends) for wid, said in pairs(told)}
+        ended = [
+            (name[2:].decode(), said)
+            for name, said in pairs(fields)
+            if name.startswith(b"w:") and said[:1] in _ENDED and name[2:] in times
+        ]
+        ended.sort(key=lambda worker: times[worker[0].encode()])
+        left = ended[: max(0, len(ended) - kept)]
+        for i in range(0, len(left), _AT_ONCE):
+            some = left[i : i + _AT_ONCE]
+            self.write(partial(self.scripts.dismiss, workers=some))
+
+
+def _stamp_of(said: bytes) -> int:
+    """The time that stands before what is said of a worker."""
+    time: int = msgspec.msgpack.decode(b"\x92" + said)[0]
+    return time

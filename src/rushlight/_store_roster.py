@@ -179,7 +179,7 @@ class RosterVerbs(EndVerbs, ReadVerbs):
     def usage(self) -> list[WorkerUsage]:
         """What workers used when they were sampled last, by id."""
         found = self.link.call(command("HGETALL", self.keys["usage"]))
-        rows = [(wid.decode(), *msgspec.msgpack.decode(b"\x92" + said)) for wid, said in _pairs(found)]
+        rows = [(wid.decode(), *msgspec.msgpack.decode(b"\x92" + said)) for wid, said in pairs(found)]
         return [WorkerUsage(wid, at / 1e6, **sample) for wid, at, sample in sorted(rows, key=_first)]
 
     def worker_states(self) -> dict[str, WorkerState]:
@@ -311,7 +311,8 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         return []
 
 
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The fields and values of a hash, as the server tells them."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 

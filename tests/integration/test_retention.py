@@ -13,7 +13,7 @@ import redis
 
 from ground import hold_to_be_gone
 from harness import Server, run_python
-from rushlight import Controller, Rush
+from rushlight import Controller, Rush, _clearing
 from rushlight._server import find_binary
 from rushlight.errors import ConfigError, DataMissing, TaskTimeout, WorkerCrashed
 
@@ -306,3 +306,26 @@ def test_what_is_kept_is_one_of_two(server: Server) -> None:
     """Anything else is refused, with the two that there are."""
     with pytest.raises(ConfigError, match=r"'collect'.*'archive'"):
         Controller("c", server.url, retention="forever")  # type: ignore[arg-type]
+
+
+def test_workers_of_long_ago_are_forgotten(
+    server: Server, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many workers there have been, the server keeps something of the last to end alone."""
+    monkeypatch.setattr(_clearing, "_ENDED_KEPT", 1)
+    monkeypatch.setattr(_clearing, "_LOOK_AGAIN", 0.0)
+    with (
+        server.client() as raw,
+        Controller(
+            "c", server.url, max_workers=1, max_tasks_per_worker=1, retention="collect", idle_timeout=60
+        ) as one,
+    ):
+        workers = [one.submit(os.getpid).result(PATIENCE) for _ in range(4)]
+        assert 4 == len({*workers})
+
+        def few_are_left() -> bool:
+            one.collect()
+            one._collector._clearing.sweep()
+            return bool(raw.hlen("rl:{c}:workers") <= 2)
+
+        wait_until(few_are_left, PATIENCE)

@@ -417,6 +417,7 @@ MANAGER: tuple[Row, ...] = (
         _collect,
         name="that begins again",
     ),
+    Row("Store.dismiss", lambda s: s.store.dismiss(0), lambda s: s.store.stop(["ann", "ben"], kill=True)),
     Row("Store.leave_collecting", lambda s: s.store.leave_collecting("c1", {"d1": b"c1:1"}), _collect),
     Row("Store.keep_broadcast", lambda s: s.store.keep_broadcast("b1", b"call")),
     Row("Store.lead", lambda s: s.store.lead("turn", 5.0), late={"work": TURN}),

@@ -14,7 +14,7 @@ from rushlight._store import Store
 from rushlight._store_calls import Collecting
 from rushlight._store_feed import Leaving
 from rushlight._store_tasks import Encoded
-from rushlight.errors import DataMissing, UnknownKey
+from rushlight.errors import DataMissing, UnknownKey, WorkerLost
 
 from .resending import batch, numbered
 
@@ -276,3 +276,62 @@ def test_who_waits_for_a_task_that_is_removed_hears_so(
         assert ["a"] == caught.value.fields["keys"]
         with pytest.raises(UnknownKey):
             rush.wait_for_tasks(["a"])
+
+
+def known(ground: Ground) -> set[str]:
+    """The workers of which anything is kept."""
+    fields = {
+        field.decode()
+        for name in ("control", "workers", "ends", "usage", "tallies")
+        for field in ground.raw.hkeys(ground.key(name))
+    }
+    keys = (key.decode().rpartition(":bell:")[2] for key in ground.raw.scan_iter(match=ground.key("bell:*")))
+    return {wid for wid in (f"w{n}" for n in range(20)) if any(f.endswith(wid) for f in {*fields, *keys})}
+
+
+def gone(ground: Ground, n: int) -> list[Member]:
+    """Workers that have done a task each, with nothing left out of what is kept of them, and were killed."""
+    members = [ground.member(f"w{i}") for i in range(n)]
+    for i, member in enumerate(members):
+        ended_by(ground, member, f"task-{i}")
+        ground.store.beat([(member.card.worker_id, member.card.token)], 600.0)
+        ground.store.stop([member.card.worker_id], kill=True)
+    return members
+
+
+def ended_by(ground: Ground, member: Member, key: str) -> None:
+    """It does a task."""
+    ground.store.push(batch(key))
+    assert [key] == ground.claim(member)
+    assert ground.finish(member, key)
+
+
+def test_workers_that_have_ended_are_forgotten_but_for_the_last(ground: Ground) -> None:
+    """All that is known of the first to end goes; those that are there stay, however long they have been, and
+    so does one whose launch is still noted. What a forgotten one says comes to nothing."""
+    old = ground.member("w19")
+    members = gone(ground, 9)
+    ground.store.keep_launches({"w1": b"note"})
+    ground.store.dismiss(10)
+    assert {"w19", *(f"w{n}" for n in range(9))} == known(ground)
+    ground.store.dismiss(4)
+    assert {"w19", "w1", "w5", "w6", "w7", "w8"} == known(ground)
+    assert {"w19", "w1", "w5", "w6", "w7", "w8"} == {info.worker_id for info in ground.store.workers()}
+    ground.store.push(batch("next"))
+    assert [] == members[0].claim(1, 0)
+    with pytest.raises(WorkerLost):
+        members[0].begin(batch("more"))
+    assert members[0].gone
+    assert "w0" not in known(ground)
+    assert ["next"] == ground.claim(old)
+
+
+def test_a_worker_that_lives_again_is_not_forgotten(ground: Ground) -> None:
+    """Not even if it has ended and come back since somebody looked."""
+    gone(ground, 2)
+    said = ground.raw.hget(ground.key("control"), "w:w0")
+    again = ground.member("w0")
+    store = ground.store
+    store.write(lambda epoch: store.scripts.dismiss(epoch, [("w0", said)]))
+    ended_by(ground, again, "next")
+    assert {"w0", "w1"} == known(ground)
