@@ -347,7 +347,8 @@ class Link:
     def _exchange(self, commands: bytes, n: int, wait: float | None) -> list[Any]:
         self.trips += 1
         self._resent = False
-        self._socket.sendall(commands)
+        if commands:
+            self._socket.sendall(commands)
         if self._owed:
             self._read_owed(0)
         if wait is not None or self._limit != self.config.timeout:
@@ -378,12 +379,11 @@ class Link:
                 else:
                     replies.append(reply)
                     if len(replies) == n:
-                        break
+                        return replies
                     if asleep and self._first is not None and len(replies) == 1:
                         self._first(reply)
         except BlockingIOError as error:
             raise TimeoutError(f"no answer within {self.config.timeout:g} s") from error
-        return replies
 
     def _load_scripts(self) -> None:
         # One by one: the server compiles the first while the last are put together.
