@@ -281,7 +281,7 @@ class Feed:
                     self._reading = False
                     if not self._wanted.wait(_CHORES):
                         # Nobody has asked for what is out, and may all the same look whether it is there.
-                        self._heeded = self._leading is None and self._under_way() > 0
+                        self._heeded = self._heeded or (self._leading is None and self._under_way() > 0)
                         if self._chores.due():
                             break
                 if self._closed:

@@ -113,6 +113,26 @@ async def _awaited(controller: Controller) -> int:
     return await asyncio.wrap_future(controller.submit(square, 5))
 
 
+def test_who_waits_beside_a_reader_is_not_forgotten(
+    controller: Controller, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a thread reads for a result and another waits for it, the background may do chores: it reads on
+    for both once the end has come."""
+    feed, looked = controller._feed, threading.Event()
+    due = feed._chores.due
+    monkeypatch.setattr(feed._chores, "due", lambda: bool(looked.set()) or due())
+    future = controller.submit(after, str(gate), 1)
+    first = Background(future.result, PATIENCE)
+    wait_until(lambda: reading(controller))
+    second = Background(future.result, PATIENCE)
+    wait_until(lambda: feed._heeded)
+    looked.clear()
+    assert looked.wait(PATIENCE)
+    assert feed._heeded
+    gate.touch()
+    assert [1, 1] == [first.result(PATIENCE), second.result(PATIENCE)]
+
+
 def test_others_hear_of_a_call_somebody_reads_for(controller: Controller, gate: Path) -> None:
     """While a thread reads for a result, another that waits for the same future, by any means, gets it too,
     as does one with a call of its own, and one that collects."""
