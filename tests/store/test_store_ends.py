@@ -127,7 +127,7 @@ def test_a_result_that_is_no_plain_one_is_told_at_once(met: Ground, why: str) ->
     member = met.member()
     (key,) = met.begin(member)
     if why == "decided":
-        met.finish(member, key)
+        met.finish(member, key, y=1)
     elif why == "line":
         met.raw.hset(met.key("control"), "line", "1")
     elif why == "draining":
