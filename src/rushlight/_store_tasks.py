@@ -150,11 +150,14 @@ class TaskVerbs(StoreBase):
         # So many join the queue all at once.
         if n <= _PLAIN_PER_CALL or not self.codec.can_encode((xss, xs_extra)):
             return None
-        keys = new_keys(n)
+        keys: list[str] = []
 
         def parts(epoch: str) -> Iterator[list[bytes]]:
             for start in range(0, n, _PART):
                 part = slice(start, start + _PART)
+                # Made meanwhile, too, and the same ones where all is sent again.
+                if len(keys) == start:
+                    keys.extend(new_keys(min(_PART, n - start)))
                 batch = self._encode(keys[part], xss[part], xs_extra[part], sure=True)
                 yield self._push_calls(epoch, batch, drain and start + _PART >= n)
 
