@@ -19,7 +19,8 @@ from ._keys import CATALOGUE, Keys
 
 Argument = str | bytes | int | float
 
-_SETTLING = ("index", "running", "finished", "failed", "failures", "tallies", "events")
+_FINISHING = ("index", "running", "finished", "tallies", "events")
+_SETTLING = (*_FINISHING, "failed", "failures")
 _LINE = (
     "queued", "queue", "ranked", "private", "delayed", "bell", "leases", "waiting", "dependents", "lapses",
     "deadlines",
@@ -38,12 +39,15 @@ KEYS: dict[str, tuple[str, ...]] = {
     "push": ("control", *_SETTLING, *_LINE, "feeds"),
     "record": ("control", "index", "finished", "failed", "failures", "events"),
     "settle": ("control", *_SETTLING, "queued"),
+    "settle:finish": ("control", *_FINISHING, "queued"),
     "settle:full": ("control", *_SETTLING, *_LINE),
     "step": ("control", *_SETTLING, "queued"),
+    "step:finish": ("control", *_FINISHING, "queued"),
     "step:full": ("control", *_SETTLING, *_LINE),
     "claim": ("control", "running", "events", "queued", "queue", "bell"),
     "claim:full": ("control", "running", "events", *_LINE),
     "settle_claim": ("control", *_SETTLING, "queued", "queue", "bell"),
+    "settle_claim:finish": ("control", *_FINISHING, "queued", "queue", "bell"),
     "settle_claim:full": ("control", *_SETTLING, *_LINE),
     "exchange": ("control", *_SETTLING, "queued", "queue", "bell", "leases"),
     "exchange:full": ("control", *_SETTLING, *_LINE),
@@ -285,10 +289,12 @@ class Scripts(SharingScripts, RosterScripts):
         return self._pack("record", (epoch, *tasks))
 
     def settle(self, member: MemberArgs, *verdicts: Argument) -> bytes:
-        return self._pack(variant("settle", member), (*member[:3], *verdicts))
+        name = variant("settle", member, failing="x" in verdicts[::4])
+        return self._pack(name, (*member[:3], *verdicts))
 
     def step(self, member: MemberArgs, who: bytes, verdict: tuple[Argument, ...], *task: Argument) -> bytes:
-        return self._pack(variant("step", member), (*member[:3], who, *verdict, *task))
+        name = variant("step", member, failing=verdict[0] == "x")
+        return self._pack(name, (*member[:3], who, *verdict, *task))
 
     def claim(self, member: MemberArgs, worker: bytes, n: int, woken: bool, number: int) -> bytes:
         return self._pack(
@@ -298,9 +304,8 @@ class Scripts(SharingScripts, RosterScripts):
     def settle_claim(
         self, member: MemberArgs, worker: bytes, n: int, verdict: tuple[Argument, ...], number: int
     ) -> bytes:
-        return self._pack(
-            variant("settle_claim", member), (*member[:3], worker, n, *verdict, claim_number(number))
-        )
+        name = variant("settle_claim", member, failing=verdict[0] == "x")
+        return self._pack(name, (*member[:3], worker, n, *verdict, claim_number(number)))
 
     def exchange(self, member: MemberArgs, worker: bytes, n: int, number: int, *verdicts: Argument) -> bytes:
         return self._pack(
@@ -380,6 +385,9 @@ def claim_number(number: int) -> str:
     return f"{number:014x}"
 
 
-def variant(name: str, member: MemberArgs) -> str:
-    """Networks that use nothing but the plain queue save the keys of all the rest."""
-    return f"{name}:full" if member[3] else name
+def variant(name: str, member: MemberArgs, *, failing: bool = True) -> str:
+    """Networks that use nothing but the plain queue save the keys of all the rest, and those of failures
+    where none is settled."""
+    if member[3]:
+        return f"{name}:full"
+    return name if failing else f"{name}:finish"

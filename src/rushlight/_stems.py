@@ -19,10 +19,10 @@ class Stems:
             return scripts.stem(name, (*member[:3], *args), more)
 
         self._begin = stem("begin", 2, first)
-        self._finish = stem(variant("settle", member), 2, "f", first)
-        self._step = stem(variant("step", member), 4, first, "f", first)
+        self._finish = stem(variant("settle", member, failing=False), 2, "f", first)
+        self._step = stem(variant("step", member, failing=False), 4, first, "f", first)
         self._claim, self._claim_woken = (stem(variant("claim", member), 1, worker, 1, n) for n in (0, 1))
-        self._finish_claim = stem(variant("settle_claim", member), 3, worker, 1, "f", first)
+        self._finish_claim = stem(variant("settle_claim", member, failing=False), 3, worker, 1, "f", first)
 
     def begin(self, key: bytes, head: bytes) -> bytes:
         """Creates a task running."""

@@ -1,6 +1,6 @@
 -- Settles tasks and takes the next ones, in one trip: what a worker with short tasks does over and over. It takes
 -- no more than its share of the queue, begins with the first, and tells later when it began with the others.
--- KEYS: control index running finished failed failures tallies events, then the line (queued queue bell leases
+-- KEYS: control index running finished tallies events failed failures, then the line (queued queue bell leases
 --   where no more than the plain queue is in use).
 -- ARGV: epoch, worker id, token, packed worker id, most tasks to take, claim number, who ('' or the worker's first
 --   attempt: then all are finished by it), then per task to be settled: 'f' or 'x', who, key, payload; or, with who, the

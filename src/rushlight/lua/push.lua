@@ -1,6 +1,6 @@
 -- Queues tasks where their options say: for all (by priority), for one worker, or until others have
 -- finished. Keys are made by the client, so a resent call finds them and creates nothing twice.
--- KEYS: control index running finished failed failures tallies events, then the line, then feeds and the bells of
+-- KEYS: control index running finished tallies events failed failures, then the line, then feeds and the bells of
 --   workers that tasks are for.
 -- ARGV: epoch, drain ('1': workers leave once the queue is empty), most tasks that may be queued ('': any
 --   number), '' or who sends this and the how many-th of theirs it is or 'new' (no task has options, and the keys were
@@ -39,7 +39,7 @@ if ARGV[4] == 'new' then
     end
     ring(KEYS[14])
     if ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'drain', '1') end
-    if c[2] ~= c[4] then announce(KEYS[8], c[2], now) end
+    if c[2] ~= c[4] then announce(KEYS[6], c[2], now) end
     return {'ok', n}
   end
 end

@@ -2,7 +2,7 @@
 -- Puts failed tasks back into the line, behind those that are there, for their next attempt. One that has
 -- used up its retries stays, unless they are to be ignored; one with no limit of its own always may. One whose
 -- prerequisite is failed stays too. Sent again, it gives the first answer.
--- KEYS: control index running finished failed failures tallies events, then the line, then answers.
+-- KEYS: control index running finished tallies events failed failures, then the line, then answers.
 -- ARGV: epoch, call, milliseconds to keep its answer, '1' to ignore the limits, '1' for the next seed, then the keys.
 -- Reply: {'ok', keys queued now}, or EPOCH.
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'watch')

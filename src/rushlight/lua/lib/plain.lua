@@ -31,7 +31,7 @@ local function finish_plain(at, value, stamp)
   redis.call('HDEL', KEYS[3], key)
   local length = redis.call('RPUSH', KEYS[4], '\156' .. value .. stamp .. ARGV[at + 3])
   redis.call('HSET', KEYS[2], key, length - 1 + base)
-  if redis.call('HINCRBY', KEYS[7], 'f:' .. ARGV[2], 1) == 1 then redis.call('HSETNX', KEYS[7], '', WIDE) end
+  if redis.call('HINCRBY', KEYS[5], 'f:' .. ARGV[2], 1) == 1 then redis.call('HSETNX', KEYS[5], '', WIDE) end
 end
 
 -- Takes the next queued task: its key and record; false where there is none, nil where claim `number` was answered

@@ -282,8 +282,12 @@ local function settle_firsts(keys, wid, who, first, n, now)
   return settle(keys, wid, 1, 4 * n, now, nil, fours)
 end
 
--- The keys settling needs, from KEYS[2] on; those of the line follow.
-local function settling_keys()
-  return line_keys({control = KEYS[1], index = KEYS[2], running = KEYS[3], finished = KEYS[4],
-    failed = KEYS[5], failures = KEYS[6], tallies = KEYS[7], events = KEYS[8]}, 9)
+-- The keys settling needs, from KEYS[2] on; those of the line follow. `finishing`: the call settles nothing but results,
+-- in a network that uses the plain queue alone, and does not name what only failures touch.
+local function settling_keys(finishing)
+  local keys = {control = KEYS[1], index = KEYS[2], running = KEYS[3], finished = KEYS[4], tallies = KEYS[5],
+    events = KEYS[6]}
+  if finishing then return line_keys(keys, 7) end
+  keys.failed, keys.failures = KEYS[7], KEYS[8]
+  return line_keys(keys, 9)
 end
