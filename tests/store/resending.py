@@ -502,6 +502,7 @@ WORKERS: tuple[Row, ...] = (
     Row("Member.settle", lambda s: _settle(s, s.ground.failing("t1")), name="fail with retries left"),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("r2", y=1)), name="not its own"),
     Row("Member.settle", lambda s: _settle(s, s.ground.finishing("m1", y=1)), _plain_worker, name="plain"),
+    Row("Member.settle", lambda s: _settle(s, s.ground.failing("m1")), _plain_worker, name="plain fail"),
     Row("Member.step", lambda s: s.ann.step(s.ground.finishing("r1", y=1), batch("n1"), {})),
     Row("Member.step_one", lambda s: s.ann.step_one("r1", s.ground.payload(y=1), "n1", batch("n1").heads[0])),
     Row("Member.step", lambda s: s.ann.step(s.ground.failing("t1"), batch("n1"), {}), name="fail"),
@@ -511,6 +512,12 @@ WORKERS: tuple[Row, ...] = (
         _plain_worker,
         name="plain",
     ),
+    Row(
+        "Member.step",
+        lambda s: s.ann.step(s.ground.failing("m1"), batch("n3"), {}),
+        _plain_worker,
+        name="plain fail",
+    ),
     Row("Member.settle_and_claim", lambda s: _both(s, s.ground.finishing("r1", y=1))),
     Row("Member.settle_and_claim", lambda s: _both(s, s.ground.failing("t1")), name="fail"),
     Row(
@@ -518,6 +525,12 @@ WORKERS: tuple[Row, ...] = (
         lambda s: _both(s, s.ground.finishing("m1", y=1)),
         _plain_worker,
         name="plain",
+    ),
+    Row(
+        "Member.settle_and_claim",
+        lambda s: _both(s, s.ground.failing("m1")),
+        _plain_worker,
+        name="plain fail",
     ),
     Row("Member.finish_and_wait", lambda s: _wait(s, "m1"), _plain_worker),
     Row("Member.finish_and_wait", lambda s: _wait(s, "r1"), name="not plain"),
