@@ -138,6 +138,7 @@ class ChaosServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        self._clear_memory()
 
     def end(self) -> None:
         """As an administrator does: asks it to end, and waits."""
@@ -147,6 +148,12 @@ class ChaosServer:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._clear_memory()
+
+    def _clear_memory(self) -> None:
+        """What libfaketime shares with children stays behind where its process is killed."""
+        for name in ("faketime_shm", "sem.faketime_sem"):
+            Path(f"/dev/shm/{name}_{self.pid}").unlink(missing_ok=True)
 
     def stop(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
