@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+import hiredis
 import kit
 from kit import XS, YS, Options, Row
+from raw import RawSocket
 
 from rushlight import Rush, RushWorker
 
@@ -21,52 +23,67 @@ WORKERS = 4
 PAUSE = 0.003
 
 
-def finisher(network: str, pipe: Connection) -> None:
-    """Another process: finishes a task whenever it is told to, and says when it began to."""
+#: An entry in a stream that somebody waits for: nothing else happens in a bare wake-up.
+TELL = hiredis.pack_command(("XADD", "wake-up", "MAXLEN", "1", "*", "e", ""))
+LISTEN = hiredis.pack_command(("XREAD", "BLOCK", "10000", "STREAMS", "wake-up", "$"))
+
+
+def teller(network: str, address: str | tuple[str, int], pipe: Connection) -> None:
+    """Another process: finishes a task or only adds to a stream, as it is told, and says when it began to."""
+    raw = RawSocket(address)
     with RushWorker(network) as worker:
         pipe.send(None)
-        while pipe.recv():
+        while wanted := pipe.recv():
             key = worker.push_running_task(XS)
             time.sleep(PAUSE)
             start = time.perf_counter()
-            worker.finish_task(key, YS)
+            if wanted == "finish":
+                worker.finish_task(key, YS)
+            else:
+                raw.ask(TELL)
             pipe.send(start)
 
 
 def wake_up(server: kit.Server, rush: Rush, rounds: int) -> Row:
     """From the call of ``finish_task`` in one process to the return of ``fetch_new_tasks`` in another. The
     clock is the machine's, the same in both. Two yardsticks: a ping after the same pause in each round, of
-    which the figure is the ratio, and hot pings, one after the other, as of the other rows."""
+    which the figure is the ratio, and hot pings, one after the other, as of the other rows. Below it is a
+    bare wake-up, from one plain socket to another by way of a stream, in turns with ours."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=finisher, args=(rush.network, theirs))
+    process = context.Process(target=teller, args=(rush.network, server.address, theirs))
     process.start()
     ours.recv()
-    times, pings = [], []
-    for round_ in range(rounds + 5):
-        ours.send(True)
-        found = rush.fetch_new_tasks(timeout=10)
+    listener = RawSocket(server.address)
+
+    def timed(wanted: str) -> float:
+        ours.send(wanted)
+        if wanted == "finish":
+            assert len(rush.fetch_new_tasks(timeout=10)) == 1
+        else:
+            listener.ask(LISTEN)
         end = time.perf_counter()
-        assert len(found) == 1
-        took = end - ours.recv()
+        took: float = end - ours.recv()
+        return took * 1e6
+
+    found = []
+    for _ in range(rounds + 5):
+        times = timed("finish"), timed("tell")
         time.sleep(PAUSE)
-        start = time.perf_counter()
-        server.raw.ping()
-        ping = time.perf_counter() - start
-        if round_ >= 5:
-            times.append(took * 1e6)
-            pings.append(ping * 1e6)
-    ours.send(False)
+        found.append((*times, kit.timed(server.raw.ping, 1)[0]))
+    ours.send("")
     process.join()
+    listener.close()
     hot = statistics.median(kit.timed(server.raw.ping, rounds)[0] for _ in range(5))
-    ping, us = statistics.median(pings), statistics.median(times)
-    ratios = [took / ping for took in times]
+    us, bare, ping = (statistics.median(one) for one in zip(*found[5:], strict=True))
+    ratios = [took / after for took, _, after in found[5:]]
     return Row(
         "wake_up",
         round(statistics.median(ratios), 2),
         f"a ping after the same pause: {ping:.1f} us; a hot ping: {hot:.1f} us",
         tuple(round(r, 2) for r in kit.quartiles(ratios)),
-        {"us": round(us, 1), "x a hot ping": round(us / hot, 2)},
+        {"us": round(us, 1), "x a hot ping": round(us / hot, 2), "bare_us": round(bare, 1)},
+        note=f"a bare wake-up: {bare:.0f} us, {bare / ping:.2f} and {bare / hot:.2f} such pings",
     )
 
 
