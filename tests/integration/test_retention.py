@@ -253,6 +253,7 @@ def test_a_killed_controller_leaves_what_was_not_collected(
         wait_until(lambda: Stock(raw, "c").sizes() == {})
 
 
+@pytest.mark.slow
 def test_who_stood_still_hears_that_results_are_gone(
     server: Server, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +309,7 @@ def test_what_is_kept_is_one_of_two(server: Server) -> None:
         Controller("c", server.url, retention="forever")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_workers_of_long_ago_are_forgotten(
     server: Server, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
