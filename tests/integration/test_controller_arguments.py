@@ -70,6 +70,7 @@ def test_every_argument_has_its_test() -> None:
         ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
         ({"max_memory": 1.5}, "max_memory=1.5"),
         ({"max_queued_bytes": "2GB"}, "max_queued_bytes='2GB'"),
+        ({"max_lifetime": 0}, "max_lifetime=0 must be a number of seconds, at least 0.001 or None"),
         ({"tasks_per_worker": 0}, "tasks_per_worker=0 must be a number, at least 1e-06"),
         ({"fallback": 5}, "fallback=5 must be another Controller"),
         ({"launcher": "nope"}, "launcher='nope' is not known; there are local"),
