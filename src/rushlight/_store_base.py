@@ -5,9 +5,9 @@ Knows nothing of tasks or workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 
@@ -33,10 +33,16 @@ _MOST_IDLE = 4
 _ANSWERS_KEPT = 60_000
 _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
+T = TypeVar("T")
 
 
 def _listed(made: bytes | list[bytes]) -> list[bytes]:
     return [made] if isinstance(made, bytes) else made
+
+
+def pairs(flat: Sequence[T]) -> Iterator[tuple[T, T]]:
+    """The fields and values of a hash, or members and scores, as the server tells them: in turns."""
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def new_epoch() -> str:

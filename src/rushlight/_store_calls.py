@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
+from ._store_base import pairs
 from ._store_feed import FeedVerbs, Leaving
-from ._store_roster import pairs
 from ._wire import command
 
 #: Seconds after which a collector on another host is gone that has not been heard.
@@ -106,7 +106,7 @@ class CallVerbs(FeedVerbs):
         """The server's time, and everybody who collects, or has and did not say goodbye."""
         (seconds, micro), fields = self.transaction(("TIME",), ("HGETALL", self.keys["control"]))
         found = []
-        for name, value in zip(fields[::2], fields[1::2], strict=True):
+        for name, value in pairs(fields):
             if name.startswith(b"k:"):
                 handed_out, heard, process = msgspec.msgpack.decode(value)
                 found.append(Collecting(name[2:].decode(), process, handed_out, heard / 1e6))
@@ -124,7 +124,7 @@ class CallVerbs(FeedVerbs):
         while True:
             parts = ("HSCAN", self.keys["collected"], cursor, "COUNT", 1000)
             at, fields = self.link.call(command(*parts))
-            for key, given in zip(fields[::2], fields[1::2], strict=True):
+            for key, given in pairs(fields):
                 if given.startswith(mine) and int(given[len(mine) :]) > collector.handed_out:
                     found[key.decode()] = given
             cursor = at.decode()
@@ -190,7 +190,7 @@ class CallVerbs(FeedVerbs):
     def broadcasts(self) -> dict[str, bytes]:
         """The calls noted, in the order of their numbers."""
         found = self.link.call(command("HGETALL", self.keys["broadcasts"]))
-        return dict(sorted((n.decode(), call) for n, call in zip(found[::2], found[1::2], strict=True)))
+        return dict(sorted((n.decode(), call) for n, call in pairs(found)))
 
     def lead(self, turn: str, seconds: float) -> bool:
         """Takes a turn at changing the number of workers, for so long at most; 0 ends it. False where it is

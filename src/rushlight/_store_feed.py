@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ._store_base import EPOCHS
+from ._store_base import EPOCHS, pairs
 from ._store_finished import Rows
 from ._store_reads import ReadVerbs
 from ._unread import UNREADABLE, Unread, plain_failed, plain_finished
@@ -213,7 +213,7 @@ class FeedVerbs(ReadVerbs):
         cursor = "0"
         while True:
             at, fields = self.link.call(command("HSCAN", self.keys["index"], cursor, "COUNT", 1000))
-            for key, there in zip(fields[::2], fields[1::2], strict=True):
+            for key, there in pairs(fields):
                 if there == place:
                     return str(key, "utf-8", "replace")
             cursor = at.decode()

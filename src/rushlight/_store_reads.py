@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ._records import Counts, TaskState
-from ._store_base import EPOCHS
+from ._store_base import EPOCHS, pairs
 from ._store_finished import FinishedReads, Restarted, Rows, View
 from ._wire import command
 
@@ -233,7 +233,7 @@ def _by_start(rows: Rows) -> Rows:
 
 def _line(plain: list[bytes], ranked: list[bytes]) -> list[bytes]:
     """The entries everybody may take, in the order they will be: by priority, then by their place."""
-    members = [(float(score), member[14:]) for member, score in zip(ranked[::2], ranked[1::2], strict=True)]
+    members = [(float(score), member[14:]) for member, score in pairs(ranked)]
     first = [entry for score, entry in members if score < 0]
     return [*first, *plain, *(entry for score, entry in members if score > 0)]
 

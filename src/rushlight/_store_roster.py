@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import msgspec
 
 from ._names import new_sending
 from ._records import WorkerInfo, WorkerState, WorkerUsage
-from ._store_base import new_epoch
+from ._store_base import new_epoch, pairs
 from ._store_ends import CRASHED, KILLED, EndVerbs
 from ._store_reads import ReadVerbs
 from ._trust import PYTHON
@@ -169,9 +169,9 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         commands: list[tuple[Any, ...]] = [("HGETALL", self.keys[name]) for name in names]
         commands.append(("ZRANGE", self.keys["leases"], 0, -1, "WITHSCORES"))
         *hashes, leases = self.transaction(*commands)
-        cards, control, ends, tallies, running = (dict(zip(h[::2], h[1::2], strict=True)) for h in hashes)
+        cards, control, ends, tallies, running = (dict(pairs(h)) for h in hashes)
         self.heard(control.get(b"epoch"))
-        due = dict(zip(leases[::2], leases[1::2], strict=True))
+        due = dict(pairs(leases))
         at_work = {row[0]: row[3] for row in self.running_rows(list(running.values()))}
         infos = [_info(wid, card, control, ends, tallies, due, at_work) for wid, card in cards.items()]
         return sorted(infos, key=lambda info: (info.started_at or 0.0, info.worker_id))
@@ -185,7 +185,7 @@ class RosterVerbs(EndVerbs, ReadVerbs):
     def worker_states(self) -> dict[str, WorkerState]:
         """The state of every worker; one small command."""
         fields = self.link.call(command("HGETALL", self.keys["control"]))
-        control = dict(zip(fields[::2], fields[1::2], strict=True))
+        control = dict(pairs(fields))
         self.heard(control.get(b"epoch"))
         return {
             name[2:].decode(): LETTERS[chr(value[0])]
@@ -213,7 +213,7 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         """What every worker said of itself when it last registered; without tokens."""
         stored = self.link.call(command("HGETALL", self.keys["workers"]))
         cards = {}
-        for wid, card in zip(stored[::2], stored[1::2], strict=True):
+        for wid, card in pairs(stored):
             told = _UNTOLD | msgspec.msgpack.decode(b"\x92" + card)[1]
             cards[wid.decode()] = WorkerCard(wid.decode(), "", **told)
         return cards
@@ -311,18 +311,13 @@ class RosterVerbs(EndVerbs, ReadVerbs):
         return []
 
 
-def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The fields and values of a hash, as the server tells them."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
 def _first(row: tuple[Any, ...]) -> Any:
     return row[0]
 
 
 def _log_entry(entry: Any) -> tuple[str, str, dict[str, Any]]:
     identity, fields = entry
-    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    found = dict(pairs(fields))
     return identity.decode(), found[b"w"].decode(), msgspec.msgpack.decode(found[b"e"])
 
 

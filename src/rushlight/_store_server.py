@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._keys import network_of, networks_pattern
-from ._store_base import StoreBase, format_of
+from ._store_base import StoreBase, format_of, pairs
 from ._wire import command
 
 #: Keys a server looks at per step while it searches for networks.
@@ -52,7 +52,7 @@ class ServerVerbs(StoreBase):
         found: list[bytes] = []
         for name in names:
             found += self.link.call(command("CONFIG", "GET", name))
-        return {name.decode(): value.decode() for name, value in zip(found[::2], found[1::2], strict=True)}
+        return {name.decode(): value.decode() for name, value in pairs(found)}
 
     def clock(self) -> Clock:
         """Asks the server for its time."""
@@ -87,7 +87,7 @@ class ServerVerbs(StoreBase):
         """When the server writes snapshots: (seconds, changes) pairs. StoreError where it may not be
         asked."""
         numbers = [int(word) for word in self.settings("save")["save"].split()]
-        return list(zip(numbers[::2], numbers[1::2], strict=True))
+        return list(pairs(numbers))
 
     def set_snapshots(self, schedule: Sequence[tuple[int, int]]) -> None:
         """Sets when the server writes snapshots; never, where empty. StoreError where that is not allowed."""
