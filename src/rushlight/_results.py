@@ -142,7 +142,27 @@ class Ends:
         error: BaseException | None,
     ) -> TaskResult:
         try:
-            found = self._told(row, told, status, value, error)
+            found = TaskResult(
+                name=name_of(row[3]),
+                status=status,
+                value=value,
+                exception=error,
+                traceback=told.get("traceback"),
+                warnings=tuple(told.get("warnings", ())),
+                stdout=told.get("stdout", ""),
+                seconds=told.get("seconds", (row[9] - row[8]) / 1e6 if row[8] else None),
+                worker_id=row[0],
+                hostname=self.host(row[0]),
+                pid=told.get("pid"),
+                attempt=row[1],
+                seed=_seeds.public((row[2] or {}).get("s")),
+                controller=self._controller,
+                cpu_seconds=told.get("cpu_seconds"),
+                peak_memory=told.get("peak_memory"),
+                created_at=_time(row[6]),
+                started_at=_time(row[8]),
+                finished_at=_time(row[9]),
+            )
             # What is summed up of all results.
             float(found.seconds or 0)
             return found
@@ -151,36 +171,6 @@ class Ends:
         except Exception as unreadable:
             error = _unreadable(row[3], unreadable)
             return TaskResult(name_of(row[3]), "error", exception=error, controller=self._controller)
-
-    def _told(
-        self,
-        row: Sequence[Any],
-        told: Mapping[str, Any],
-        status: Status,
-        value: Any,
-        error: BaseException | None,
-    ) -> TaskResult:
-        return TaskResult(
-            name=name_of(row[3]),
-            status=status,
-            value=value,
-            exception=error,
-            traceback=told.get("traceback"),
-            warnings=tuple(told.get("warnings", ())),
-            stdout=told.get("stdout", ""),
-            seconds=told.get("seconds", (row[9] - row[8]) / 1e6 if row[8] else None),
-            worker_id=row[0],
-            hostname=self.host(row[0]),
-            pid=told.get("pid"),
-            attempt=row[1],
-            seed=_seeds.public((row[2] or {}).get("s")),
-            controller=self._controller,
-            cpu_seconds=told.get("cpu_seconds"),
-            peak_memory=told.get("peak_memory"),
-            created_at=_time(row[6]),
-            started_at=_time(row[8]),
-            finished_at=_time(row[9]),
-        )
 
     def host(self, worker_id: str | None) -> str | None:
         if worker_id is None:
