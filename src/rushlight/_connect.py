@@ -273,11 +273,8 @@ def _checked(url: str, where: str) -> str:
         # urllib's text would show the whole netloc, password included.
         if scheme != "redis+sentinel" or "," not in parts.netloc:
             raise ConfigError(f"{where}: the port is not a number between 0 and 65535") from error
-    if (
-        parts.scheme in ("redis", "rediss")
-        and not parts.path.strip("/").isdecimal()
-        and parts.path.strip("/")
-    ):
+    database = parts.path.strip("/") if parts.scheme in ("redis", "rediss") else ""
+    if database and not database.isdecimal():
         raise ConfigError(
             f"{where}: {parts.path!r} is no database: write its number, such as redis://host:6379/0"
         )

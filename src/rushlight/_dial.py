@@ -176,9 +176,13 @@ def _by_redis_py(
         if moved_to is not None:
             settings["host"], settings["port"] = moved_to
         settings |= account
-        fixed = {"protocol": 2, "socket_connect_timeout": limit, "retry": Retry(NoBackoff(), 0)}
-        # Until it is handed over: a server that takes connections and says nothing is not there.
-        fixed["socket_timeout"] = limit
+        fixed = {
+            "protocol": 2,
+            "socket_connect_timeout": limit,
+            # Until it is handed over: a server that takes connections and says nothing is not there.
+            "socket_timeout": limit,
+            "retry": Retry(NoBackoff(), 0),
+        }
         try:
             connection: Any = kind(**{**settings, **fixed, **options})
         except TypeError as error:
